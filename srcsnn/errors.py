@@ -1,0 +1,41 @@
+"""One family of errors: what was wrong, where, and what would be right.
+
+Everything a user can mend derives from `SrcsnnError`; the command line prints such an error in a
+line or two without a traceback. Conversion errors come from `converters` and are re-exported here.
+"""
+
+from converters.errors import ConversionError
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "ConversionError",
+    "DatasetError",
+    "RasterError",
+    "SleepError",
+    "SrcsnnError",
+]
+
+
+class SrcsnnError(ValueError):
+    """Base of all errors that a user of the library can mend."""
+
+
+class ConfigError(SrcsnnError):
+    """An option, a name or a configuration that cannot be used as given."""
+
+
+class CheckpointError(SrcsnnError):
+    """A checkpoint that cannot be read, does not fit the network, or cannot be written."""
+
+
+class DatasetError(SrcsnnError):
+    """Images or labels that are missing, malformed, or outside the range [0, 1]."""
+
+
+class RasterError(SrcsnnError):
+    """A raster file that cannot be read or written."""
+
+
+class SleepError(SrcsnnError):
+    """A sleep that cannot start or go on."""
