@@ -1,0 +1,28 @@
+"""Turns a trained CNN into a spiking network and back.
+
+Knows torch and nothing about sleep, snnTorch, files or the command line.
+"""
+
+from converters.conversion import Bias, spiking_layers, to_ann, to_snn
+from converters.errors import ConversionError
+from converters.normalization import Diehl, Legacy, Normalization, Percentile
+from converters.sites import Layers
+from converters.spiking import Neuron, Neurons, SpikingNetwork, Synapse, Unit
+
+__all__ = [
+    "Bias",
+    "ConversionError",
+    "Diehl",
+    "Layers",
+    "Legacy",
+    "Neuron",
+    "Neurons",
+    "Normalization",
+    "Percentile",
+    "SpikingNetwork",
+    "Synapse",
+    "Unit",
+    "spiking_layers",
+    "to_ann",
+    "to_snn",
+]

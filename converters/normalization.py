@@ -1,0 +1,226 @@
+"""Data-based normalisation: the factor alpha of each layer, out of activations and weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, fx, nn
+
+from converters.errors import ConversionError
+from converters.sites import Site
+
+__all__ = ["Diehl", "Legacy", "Normalization", "Percentile", "Scale", "measure_scales"]
+
+_BATCH_NUMBERS = 2**20
+"""Input numbers a batch while measuring: large enough to be fast, small enough for any network."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a layer's weighted input becomes the current into its neurons.
+
+    Attributes:
+        alpha: factor on `W * s`, and on the bias after its own division.
+        below: what the bias is divided by first, so that in all it is scaled by `alpha / below`.
+        largest: lambda, the layer's own largest value.
+    """
+
+    alpha: float
+    below: float
+    largest: float
+
+
+class Normalization(Protocol):
+    """A way to choose the factors; `percentile` is the share of activations that lambda covers."""
+
+    @property
+    def percentile(self) -> float:
+        """Percent of the positive activations at or below lambda; 100 is their true maximum."""
+
+    def largest(self, activation: float, weight: float) -> float:
+        """Lambda, from the measured activation and the largest weight of a layer."""
+
+    def carry(self, largest: float, below: float) -> float:
+        """What the layer above divides by: lambda, or what the recursion makes of it."""
+
+
+@dataclass(frozen=True)
+class Diehl:
+    """`alpha_l = lambda_(l-1) / lambda_l`, lambda the largest of all activations and weights.
+
+    Source: Diehl et al. 2015, IJCNN, Algorithm 1 ("data-based normalization"), with the true
+    maximum over all images given. `lambda_0 = 1`: images lie in [0, 1].
+    """
+
+    percentile: float = 100.0
+
+    def largest(self, activation: float, weight: float) -> float:
+        """The larger of the two."""
+        return max(activation, weight)
+
+    def carry(self, largest: float, below: float) -> float:
+        """Lambda itself."""
+        return largest
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """Diehl's recursion with lambda a percentile of the positive activations, weights left out.
+
+    Source: Rueckauer et al. 2017, Front. Neurosci. 11:682, Section 2.2.1: outliers no longer set
+    the scale. The percentile is read off a histogram of 10,000 bins, so it is within 0.01 % of
+    the largest activation.
+
+    Args:
+        percentile: in (0, 100].
+    """
+
+    percentile: float = 99.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percentile <= 100:
+            raise ConversionError(f"percentile={self.percentile}: must be above 0, at most 100")
+
+    def largest(self, activation: float, weight: float) -> float:
+        """The activation."""
+        return activation
+
+    def carry(self, largest: float, below: float) -> float:
+        """Lambda itself."""
+        return largest
+
+
+@dataclass(frozen=True)
+class Legacy:
+    """The recursion of the MATLAB code of Tadros et al. 2022: divided by the previous *factor*.
+
+    `applied_l = lambda_l / applied_(l-1)`, `alpha_l = 1 / applied_l`. It differs from Diehl's from
+    the second layer on; published thresholds for that code assume it.
+    """
+
+    percentile: float = 100.0
+
+    def largest(self, activation: float, weight: float) -> float:
+        """The larger of the two."""
+        return max(activation, weight)
+
+    def carry(self, largest: float, below: float) -> float:
+        """The factor that was applied to this layer."""
+        return largest / below
+
+
+class _Meter(nn.Module):
+    """Passes its input on and keeps the largest value, or a histogram up to a known largest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = torch.tensor(0.0)
+        self.histogram: Tensor | None = None
+
+    def forward(self, activation: Tensor) -> Tensor:
+        if self.histogram is None:
+            # A running maximum that keeps NaN, so that it is seen in the end.
+            self.largest = torch.maximum(self.largest.to(activation), activation.max())
+        else:
+            positive = activation[activation > 0].float().cpu()
+            self.histogram += torch.histc(
+                positive, bins=len(self.histogram), min=0.0, max=float(self.largest)
+            ).double()
+        return activation
+
+    def read(self, percentile: float) -> float:
+        """The smallest bin edge with at least this percentage of positive activations below it."""
+        if self.histogram is None:
+            return float(self.largest)
+        covered = self.histogram.cumsum(0)
+        index = int(torch.searchsorted(covered, covered[-1:] * (percentile / 100.0)))
+        return float(self.largest) * (min(index, len(covered) - 1) + 1) / len(covered)
+
+
+@torch.no_grad()
+def measure_scales(
+    network: fx.GraphModule,
+    sites: Sequence[Site],
+    images: Tensor,
+    normalization: Normalization,
+    coefficient: float,
+) -> dict[str, Scale]:
+    """The scale of every layer by name, from one pass over all images (two for a percentile).
+
+    Args:
+        network: the traced CNN, in eval mode; it is not changed.
+        sites: its spiking layers in graph order.
+        images: (N, C, H, W) in the range that the network takes.
+        normalization: how lambda is chosen and carried on.
+        coefficient: factor on every alpha.
+
+    Raises:
+        ConversionError: if the images do not fit the network, an activation is not finite, or a
+            layer has no positive activation and no positive weight.
+    """
+    meters, metered = _insert_meters(network, sites)
+    _run(metered, images)
+    for site, meter in zip(sites, meters, strict=True):
+        if not torch.isfinite(meter.largest):
+            raise ConversionError(
+                f"{site.name}: activations are not finite; check the weights and the images"
+            )
+    if normalization.percentile < 100:
+        for meter in meters:
+            meter.histogram = torch.zeros(10_000, dtype=torch.float64)
+        _run(metered, images)
+    scales: dict[str, Scale] = {}
+    carried = {None: 1.0}  # what the images are carried on with: they lie in [0, 1]
+    for site, meter in zip(sites, meters, strict=True):
+        weight = float(network.get_submodule(site.name).weight.max())
+        largest = normalization.largest(meter.read(normalization.percentile), weight)
+        if largest <= 0:
+            raise ConversionError(
+                f"{site.name}: silent for all {len(images)} images, so it has no scale; "
+                "give other images or leave the layer out"
+            )
+        below = carried[site.below]
+        carried[site.name] = normalization.carry(largest, below)
+        scales[site.name] = Scale(coefficient * below / largest, below, largest)
+    return scales
+
+
+def _insert_meters(
+    network: fx.GraphModule, sites: Sequence[Site]
+) -> tuple[list[_Meter], fx.GraphModule]:
+    """A copy of the graph that ends at the last layer needed, with a meter at each activation."""
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    graph.graph_copy(network.graph, copied)
+    metered = fx.GraphModule(network, graph)
+    meters, ends = [], []
+    for index, site in enumerate(sites):
+        meter, activation = _Meter(), copied[site.activation]
+        metered.add_submodule(f"_meter_{index}", meter)
+        with graph.inserting_after(activation):
+            end = graph.call_module(f"_meter_{index}", (activation,))
+        activation.replace_all_uses_with(end, delete_user_cb=lambda user, end=end: user is not end)
+        meters.append(meter)
+        ends.append(end)
+    graph.output(ends[-1])
+    _drop_unused(graph, keep=set(ends))
+    metered.recompile()
+    return meters, metered
+
+
+def _drop_unused(graph: fx.Graph, keep: set[fx.Node]) -> None:
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ("output", "placeholder") and node not in keep:
+            graph.erase_node(node)
+
+
+def _run(network: fx.GraphModule, images: Tensor) -> None:
+    weight = next(network.parameters())
+    for batch in images.split(max(1, _BATCH_NUMBERS // images[0].numel())):
+        try:
+            network(batch.to(weight))
+        except RuntimeError as error:
+            raise ConversionError(
+                f"the network cannot take images of shape {tuple(images.shape[1:])}: {error}"
+            ) from error

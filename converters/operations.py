@@ -1,0 +1,166 @@
+"""What each operation of a traced network means to a spiking one."""
+
+import operator
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+__all__ = ["SUPPORTED", "SYNAPSES", "Kind", "classify", "describe", "is_normalization"]
+
+SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+SUPPORTED = (
+    "Conv1d/2d/3d and Linear (zero padding, any stride, dilation, groups), ReLU, "
+    "Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape, Dropout, Identity, "
+    "a mean/std normalisation in front of the first layer"
+)
+
+
+class Kind(Enum):
+    """The part an operation plays once its input is spikes."""
+
+    INPUT = auto()  # the images
+    CONSTANT = auto()  # depends on no image: a number, a buffer, a size
+    AFFINE = auto()  # arithmetic between the images and constants: a normalisation
+    SYNAPSE = auto()  # weights: pre spikes to current
+    RELU = auto()  # becomes neurons
+    PASS = auto()  # commutes with ReLU, spikes stay spikes: reshape, max-pool, identity
+    AVERAGE = auto()  # spikes become shares of spikes, does not commute with ReLU
+    OUTPUT = auto()
+    UNSUPPORTED = auto()
+
+
+_PASSING = (
+    nn.Identity, nn.Flatten, nn.Unflatten,
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+)  # fmt: skip
+_AVERAGING = (
+    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+)  # fmt: skip
+_FUNCTIONS: dict[Any, Kind] = {
+    **dict.fromkeys([F.relu, F.relu_, torch.relu, torch.relu_], Kind.RELU),
+    **dict.fromkeys(
+        [
+            torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze,
+            F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout,
+            F.max_pool1d, F.max_pool2d, F.max_pool3d,
+            torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
+            F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
+        ],
+        Kind.PASS,
+    ),
+    **dict.fromkeys(
+        [
+            F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, torch.mean,
+            F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+        ],
+        Kind.AVERAGE,
+    ),
+}  # fmt: skip
+_METHODS: dict[str, Kind] = {
+    **dict.fromkeys(["relu", "relu_"], Kind.RELU),
+    **dict.fromkeys(
+        ["flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze"], Kind.PASS
+    ),
+    "mean": Kind.AVERAGE,
+}
+_SIZES = ("size", "dim")
+_ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv, operator.neg,
+               torch.add, torch.sub, torch.mul, torch.div, torch.neg}  # fmt: skip
+_DIVISIONS = {operator.truediv, torch.div}
+_DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout}
+
+
+def classify(network: fx.GraphModule) -> Mapping[fx.Node, Kind]:
+    """The kind of every node of a traced network, in graph order."""
+    kinds: dict[fx.Node, Kind] = {}
+    for node in network.graph.nodes:
+        kinds[node] = _kind(network, node, kinds)
+    return kinds
+
+
+def describe(network: fx.GraphModule, node: fx.Node) -> str:
+    """What a user would call this operation: the layer's name and class, or the function."""
+    if node.op == "call_module":
+        return f"{node.target} ({type(network.get_submodule(str(node.target))).__name__})"
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
+    return f"{node.name} ({name}{_whereabouts(node)})"
+
+
+def _whereabouts(node: fx.Node) -> str:
+    """The module whose forward holds the operation, if it is not the network itself."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = stack[-1][0] if stack and isinstance(stack[-1], tuple) else ""
+    return f" in {path}" if path else ""
+
+
+def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
+    if node.op == "placeholder":
+        return Kind.INPUT
+    if node.op == "output":
+        return Kind.OUTPUT
+    if all(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes) or _is_size(node):
+        return Kind.CONSTANT
+    if node.op == "call_module":
+        kind = _module_kind(network.get_submodule(str(node.target)))
+    elif node.op == "call_method":
+        kind = _METHODS.get(str(node.target), Kind.UNSUPPORTED)
+    elif node.target in _ARITHMETIC:
+        return _arithmetic_kind(node, kinds)
+    elif node.target in _DROPOUTS and _always_drops(node):
+        return Kind.UNSUPPORTED
+    else:
+        kind = _FUNCTIONS.get(node.target, Kind.UNSUPPORTED)
+    if kind is Kind.AFFINE and kinds[node.all_input_nodes[0]] not in (Kind.INPUT, Kind.AFFINE):
+        return Kind.UNSUPPORTED
+    return kind
+
+
+def _module_kind(module: nn.Module) -> Kind:
+    # The exact class: a subclass may compute something else.
+    if type(module) in SYNAPSES:
+        padding_mode = getattr(module, "padding_mode", "zeros")
+        return Kind.SYNAPSE if padding_mode == "zeros" else Kind.UNSUPPORTED
+    if type(module) is nn.ReLU:
+        return Kind.RELU
+    if type(module) in _PASSING:
+        return Kind.PASS
+    if type(module) in _AVERAGING:
+        return Kind.AVERAGE
+    if is_normalization(module):
+        return Kind.AFFINE
+    return Kind.UNSUPPORTED
+
+
+def is_normalization(module: nn.Module) -> bool:
+    """Whether this is torchvision's `Normalize`, recognised without importing torchvision."""
+    cls = type(module)
+    return cls.__name__ == "Normalize" and cls.__module__.startswith("torchvision.transforms")
+
+
+def _is_size(node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return node.target in _SIZES
+    return node.op == "call_function" and (
+        (node.target is getattr and node.args[1] in ("shape", "ndim"))
+        or node.target is torch._assert
+    )
+
+
+def _arithmetic_kind(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
+    varying = [below for below in node.all_input_nodes if kinds[below] is not Kind.CONSTANT]
+    divides_by_image = node.target in _DIVISIONS and node.args[0] is not varying[0]
+    images_only = len(varying) == 1 and kinds[varying[0]] in (Kind.INPUT, Kind.AFFINE)
+    return Kind.AFFINE if images_only and not divides_by_image else Kind.UNSUPPORTED
+
+
+def _always_drops(node: fx.Node) -> bool:
+    """`F.dropout(x)` without `training=self.training` drops in eval mode too."""
+    training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
+    return bool(training)

@@ -1,0 +1,135 @@
+"""The spiking network: the CNN's own graph with neurons where its activations were."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, fx, nn
+
+__all__ = ["Neuron", "Neurons", "SpikingNetwork", "Synapse", "Unit"]
+
+
+class Neuron(Protocol):
+    """A neuron model, pure: state goes in and comes out, the network keeps it between steps."""
+
+    # A state is whatever the model needs, a tensor or a tuple of them; only the model looks inside.
+    def init_state(self, current: Tensor) -> Any:  # noqa: ANN401
+        """The state before the first step, for neurons shaped like `current`."""
+
+    def __call__(self, current: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
+        """One time step.
+
+        Args:
+            current: (B, ...) input of each neuron, in units of the threshold's.
+            state: what `init_state` or the last step gave. Its memory may be used again.
+
+        Returns:
+            Spikes in {0, 1} with the shape and dtype of `current`, and the new state.
+        """
+
+
+class Synapse(nn.Module):
+    """Weights from pre neurons to post neurons: `alpha * (W * s + b / below)`.
+
+    The weights are in the CNN's own units and are the ones that sleep changes; alpha stays a
+    factor beside them.
+
+    Args:
+        operator: the convolution or linear layer, without its bias.
+        alpha: the factor of the data-based normalisation times the coefficient.
+        bias: current added to every position of a channel, (channels, 1, ...), or None.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, operator: nn.Module, alpha: float, bias: Tensor | None) -> None:
+        super().__init__()
+        self.operator = operator
+        self.alpha = alpha
+        self.register_buffer("bias", bias)
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """W, of the shape it has in the CNN."""
+        weight: nn.Parameter = self.operator.weight  # type: ignore[assignment]  # conv or linear
+        return weight
+
+    def forward(self, pre: Tensor, drive: Tensor | None = None) -> Tensor:
+        """The current into the post neurons.
+
+        Args:
+            pre: spikes (B, ...), or the share of a pool that spiked. What plasticity sees.
+            drive: what the weights are applied to, where that is not `pre` itself: the spikes
+                behind the CNN's own mean/std normalisation.
+        """
+        current: Tensor = self.operator(pre if drive is None else drive).mul_(self.alpha)
+        return current if self.bias is None else current.add_(self.bias)
+
+
+class Neurons(nn.Module):
+    """A layer of neurons that keeps its state from one time step to the next."""
+
+    def __init__(self, neuron: Neuron) -> None:
+        super().__init__()
+        self.neuron = neuron
+        self.state: Any = None  # of the neuron's own type
+
+    def forward(self, current: Tensor) -> Tensor:
+        """The spikes of this time step."""
+        if self.state is None:
+            self.state = self.neuron.init_state(current)
+        spikes, self.state = self.neuron(current, self.state)
+        return spikes
+
+    def reset(self) -> None:
+        """Forgets the state: the next call is the first step."""
+        self.state = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One spiking layer.
+
+    Attributes:
+        name: qualified name of its synaptic layer in the CNN.
+        synapse: its weights and alpha.
+        neurons: the neurons that they drive.
+        largest: lambda, the scale that the normalisation measured.
+        sleeps: whether sleep changes its weights.
+    """
+
+    name: str
+    synapse: Synapse
+    neurons: Neurons
+    largest: float
+    sleeps: bool
+
+    @property
+    def alpha(self) -> float:
+        """The factor on the synapse."""
+        return self.synapse.alpha
+
+
+class SpikingNetwork(nn.Module):
+    """A CNN as spiking neurons, up to its last layer that sleeps. One call is one time step.
+
+    Attributes:
+        units: the spiking layers in graph order.
+    """
+
+    units: tuple[Unit, ...]
+
+    def __init__(self, graph: fx.GraphModule, units: Sequence[Unit]) -> None:
+        super().__init__()
+        self.graph = graph
+        self.units = tuple(units)
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """One time step: input spikes (B, C, H, W) in {0, 1} to the spikes of the last unit."""
+        out: Tensor = self.graph(spikes)
+        return out
+
+    def reset(self) -> None:
+        """All neurons as before the first step."""
+        for unit in self.units:
+            unit.neurons.reset()
