@@ -1,9 +1,11 @@
 """The spiking network: the CNN's own graph with neurons where its activations were."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, fx, nn
 
 __all__ = ["Neuron", "Neurons", "SpikingNetwork", "Synapse", "Unit"]
@@ -133,3 +135,28 @@ class SpikingNetwork(nn.Module):
         """All neurons as before the first step."""
         for unit in self.units:
             unit.neurons.reset()
+
+    @contextmanager
+    def observed(self, see: Callable[[str, Tensor], None]) -> Iterator[None]:
+        """Inside this block, `see(name, spikes)` is called for every unit in every step."""
+        with ExitStack() as hooks:
+            for unit in self.units:
+                handle = unit.neurons.register_forward_hook(
+                    lambda module, inputs, spikes, name=unit.name: see(name, spikes)
+                )
+                hooks.callback(handle.remove)
+            yield
+
+    @torch.no_grad()
+    def shapes(self, image: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """The shape of every unit's layer of neurons, for input of this shape (C, H, W).
+
+        One silent step finds them; the neurons are reset before and after.
+        """
+        found: dict[str, tuple[int, ...]] = {}
+        weight = self.units[0].synapse.weight
+        self.reset()
+        with self.observed(lambda name, spikes: found.update({name: tuple(spikes.shape[1:])})):
+            self(weight.new_zeros(1, *image))
+        self.reset()
+        return found

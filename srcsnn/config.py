@@ -1,0 +1,129 @@
+"""The settings of a sleep: named after the paper's data sets, or read from a TOML file."""
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from converters import Bias, Diehl, Legacy, Normalization, Percentile
+from srcsnn.errors import ConfigError
+from srcsnn.plugins import nearest
+
+__all__ = ["SleepConfig", "load_config", "named_configs"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class SleepConfig(BaseModel):
+    """All numbers of a sleep. Where the paper leaves a choice, the default is ours and said so.
+
+    Attributes:
+        steps: number of time steps (Ts).
+        coefficient: factor on every alpha.
+        thresholds: one for each spiking layer, in network order.
+        decay: share of the voltage kept from step to step, in [0, 1].
+        inc: change of a weight when post and pre spike, 0 or more, in the CNN's units.
+        dec: amount subtracted when post spikes and pre is silent, 0 or more.
+        dt_s: duration of a step in seconds.
+        max_rate_hz: input rate of a pixel of value 1.
+        rate_factor: factor on the input rate; the 2022 MATLAB code fires at twice the nominal rate.
+        layers: the layers to put to sleep: "conv", "all", or a list of names.
+        normalization: "diehl", "legacy" (the recursion of the 2022 code) or "percentile".
+        percentile: percent of the positive activations that lambda covers; for "percentile" only.
+        bias: "scaled" by Diehl's rule, or "off". The paper's networks have none.
+        neuron: "leaky" (snnTorch), "lif" (the same spikes, faster), or `module:attribute`, called
+            with a threshold and a decay.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    steps: Annotated[int, Field(gt=0)]
+    coefficient: Positive
+    thresholds: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    decay: Annotated[float, Field(ge=0, le=1)]
+    inc: NotNegative
+    dec: NotNegative
+    dt_s: Positive = 0.001
+    max_rate_hz: Positive
+    rate_factor: Positive = 1.0
+    layers: Literal["conv", "all"] | tuple[str, ...] = "conv"
+    normalization: Literal["diehl", "legacy", "percentile"] = "diehl"
+    percentile: Annotated[float, Field(gt=0, le=100)] = 99.9
+    bias: Bias = "scaled"
+    neuron: str = "leaky"
+
+    @model_validator(mode="after")
+    def _percentile_is_used(self) -> Self:
+        if "percentile" in self.model_fields_set and self.normalization != "percentile":
+            raise ValueError('percentile is used with normalization = "percentile" only')
+        return self
+
+    def make_normalization(self) -> Normalization:
+        """The normalisation that the words name."""
+        if self.normalization == "percentile":
+            return Percentile(self.percentile)
+        return Legacy() if self.normalization == "legacy" else Diehl()
+
+    def with_changes(self, **changes: object) -> "SleepConfig":
+        """A copy with some settings changed, checked again.
+
+        Raises:
+            ConfigError: as `load_config`.
+        """
+        return _validate(self.model_dump(exclude_unset=True) | changes, "the changed settings")
+
+
+def named_configs() -> tuple[str, ...]:
+    """The names that `load_config` knows."""
+    found = (files("srcsnn") / "configs").iterdir()
+    return tuple(sorted(f.name.removesuffix(".toml") for f in found if f.name.endswith(".toml")))
+
+
+def load_config(config: "str | Path | SleepConfig") -> SleepConfig:
+    """A configuration by name, from a TOML file, or as it is.
+
+    Raises:
+        ConfigError: for an unknown name, a missing or broken file, or with every setting that is
+            unknown, missing or out of range.
+
+    >>> load_config("paper-mnist").thresholds
+    (4.15, 9.47)
+    """
+    if isinstance(config, SleepConfig):
+        return config
+    if str(config) in named_configs():
+        source = files("srcsnn") / "configs" / f"{config}.toml"
+        return _validate(tomllib.loads(source.read_text("utf-8")), str(config))
+    path = Path(config)
+    if not path.is_file():
+        raise ConfigError(
+            f"no configuration {str(config)!r}{nearest(str(config), named_configs())}: "
+            f"neither a TOML file nor one of {', '.join(named_configs())}"
+        )
+    try:
+        settings = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+    return _validate(settings, str(path))
+
+
+def _validate(settings: dict[str, object], source: str) -> SleepConfig:
+    try:
+        return SleepConfig.model_validate(settings)
+    except ValidationError as error:
+        found = "; ".join(_explain(one) for one in error.errors(include_url=False))
+        raise ConfigError(f"{source}: {found}") from error
+
+
+def _explain(error: object) -> str:
+    assert isinstance(error, dict)  # pydantic's ErrorDetails
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"unknown setting {name!r}{nearest(name, SleepConfig.model_fields)}"
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name} = {error['input']!r}: {message}" if name else message

@@ -1,0 +1,236 @@
+"""Sleep: the time loop in which noise replays, layers fire, and weights change (Algorithm 1)."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from converters import Neuron, SpikingNetwork, spiking_layers, to_ann, to_snn
+from srcsnn.config import SleepConfig, load_config
+from srcsnn.datasets import check_images
+from srcsnn.errors import ConfigError, SleepError
+from srcsnn.neurons import NEURONS
+from srcsnn.plasticity import IncDec, Rule, plastic
+from srcsnn.plugins import resolve
+from srcsnn.rasters import (
+    HDF5Recorder,
+    LayerLayout,
+    RasterLayout,
+    RecordPolicy,
+    estimate_bytes,
+)
+from srcsnn.replay import PoissonMean, Replay
+from srcsnn.report import Report, SpikeCounter, report_layer
+from srcsnn.seeding import stream
+
+__all__ = ["SleepResult", "prepare", "run", "sleep"]
+
+_log = logging.getLogger(__name__)
+
+INPUT = "input"
+"""Name of the input in rasters."""
+
+
+@dataclass(frozen=True)
+class SleepResult:
+    """What a sleep gives.
+
+    Attributes:
+        model: the same class of network, slept; everything but the slept weights is as before.
+        report: per layer: firing rate, weight change, silent and saturated neurons; warnings.
+        config: the settings it slept with.
+        seed: of the input spikes.
+        raster: the spike file, if one was recorded.
+    """
+
+    model: nn.Module
+    report: Report
+    config: SleepConfig
+    seed: int
+    raster: Path | None
+
+
+def prepare(
+    model: nn.Module,
+    images: Tensor,
+    config: str | Path | SleepConfig,
+    *,
+    neuron: Neuron | Sequence[Neuron] | None = None,
+) -> SpikingNetwork:
+    """The spiking network that would sleep with these settings.
+
+    Args:
+        model: a trained CNN.
+        images: (N, C, H, W) in [0, 1]: training images, from which activations are measured.
+        config: a name, a TOML file, or the settings.
+        neuron: your own model or models in place of the configured one.
+
+    Raises:
+        ConfigError: if there is not one threshold for each spiking layer.
+        ConversionError: if the network cannot be converted.
+    """
+    config = load_config(config)
+    check_images(images)
+    if neuron is None:
+        names = spiking_layers(model, config.layers)
+        if len(names) != len(config.thresholds):
+            raise ConfigError(
+                f"thresholds: {len(config.thresholds)} given for {len(names)} spiking layers "
+                f"({', '.join(names)})"
+            )
+        make = resolve(config.neuron, NEURONS, "neuron")
+        neuron = [make(threshold, config.decay) for threshold in config.thresholds]
+    return to_snn(
+        model,
+        images,
+        neuron=neuron,
+        layers=config.layers,
+        normalization=config.make_normalization(),
+        coefficient=config.coefficient,
+        bias=config.bias,
+    )
+
+
+def sleep(
+    model: nn.Module,
+    images: Tensor,
+    config: str | Path | SleepConfig,
+    *,
+    seed: int,
+    raster: str | Path | None = None,
+    record: RecordPolicy = RecordPolicy(),  # noqa: B008  # frozen
+    overwrite: bool = False,
+    provenance: Mapping[str, object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    neuron: Neuron | Sequence[Neuron] | None = None,
+    rule: Rule | None = None,
+    replay: Replay | None = None,
+) -> SleepResult:
+    """Puts a trained CNN to sleep as a spiking network; gives back the CNN with changed weights.
+
+    Args:
+        model: a trained CNN; it is not changed.
+        images: (N, C, H, W) in [0, 1]: the training images. Activations are measured on all of
+            them, and the input spikes are shaped like their mean.
+        config: a name such as "paper-mnist", a TOML file, or a `SleepConfig`.
+        seed: of the input spikes. Same seed, same bits: with or without a raster, on any device
+            that computes alike, with snnTorch's neuron or the fast one.
+        raster: a file to stream the spikes of the input and every spiking layer to.
+        record: what of them to keep.
+        overwrite: whether an existing raster file may be replaced.
+        provenance: what else to note in the raster file.
+        progress: called with the steps done and the steps in all.
+        neuron: your own neuron model, or one for each spiking layer.
+        rule: your own rule in place of `IncDec(config.inc, config.dec)`.
+        replay: your own source of input spikes in place of Poisson noise.
+
+    Raises:
+        ConfigError, ConversionError, DatasetError, RasterError: as the parts that find fault.
+        SleepError: if a weight is not finite in the end.
+    """
+    config = load_config(config)
+    snn = prepare(model, images, config, neuron=neuron)
+    if replay is None:
+        replay = PoissonMean(
+            images.mean(0).to(snn.units[0].synapse.weight),
+            max_rate_hz=config.max_rate_hz,
+            dt_s=config.dt_s,
+            rate_factor=config.rate_factor,
+        )
+    before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
+    counter = SpikeCounter()
+    observers = [counter.see]
+    with ExitStack() as files:
+        if raster is not None:
+            recorder = files.enter_context(HDF5Recorder(raster, record, overwrite=overwrite))
+            notes = {"config": config.model_dump(), "seed": seed} | dict(provenance or {})
+            layout = _layout(snn, config, tuple(images.shape[1:]), notes)
+            recorder.begin(layout)
+            size = estimate_bytes(layout, record)
+            _log.info("recording to %s: at most %.1f MB", raster, size / 1e6)
+            observers.append(lambda name, spikes: recorder.record(name, spikes[0].cpu().numpy()))
+        started = time.perf_counter()
+        run(
+            snn,
+            replay,
+            rule or IncDec(config.inc, config.dec),
+            steps=config.steps,
+            generator=stream(seed, "sleep"),
+            observers=observers,
+            progress=progress,
+        )
+        seconds = time.perf_counter() - started
+    for unit in snn.units:
+        if not torch.isfinite(unit.synapse.weight).all():
+            raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
+    layers = tuple(report_layer(u, before[u.name], counter, config.dt_s) for u in snn.units)
+    return SleepResult(
+        model=to_ann(snn, model),
+        report=Report(layers, steps=config.steps, seconds=seconds),
+        config=config,
+        seed=seed,
+        raster=Path(raster) if raster is not None else None,
+    )
+
+
+@torch.no_grad()
+def run(
+    snn: SpikingNetwork,
+    replay: Replay,
+    rule: Rule,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    observers: Sequence[Callable[[str, Tensor], None]] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """The time loop: changes the weights of the network's sleeping units in place.
+
+    Args:
+        snn: a spiking network; all its neurons are reset before and after.
+        replay: where input spikes come from.
+        rule: how weights change.
+        steps: number of time steps.
+        generator: of the input spikes, on the CPU.
+        observers: each is called with a layer's name and its spikes (B, ...), "input" first, then
+            every unit in network order, in every step.
+        progress: called after every step with the steps done and the steps in all.
+    """
+
+    def see(name: str, spikes: Tensor) -> None:
+        for observer in observers:
+            observer(name, spikes)
+
+    snn.reset()
+    with plastic(snn, rule), snn.observed(see):
+        for step in range(steps):
+            spikes = replay(step, generator)
+            see(INPUT, spikes)
+            snn(spikes)
+            if progress is not None:
+                progress(step + 1, steps)
+    snn.reset()
+
+
+def _layout(
+    snn: SpikingNetwork, config: SleepConfig, image: tuple[int, ...], notes: dict[str, object]
+) -> RasterLayout:
+    shapes = snn.shapes(image)
+    layers = [LayerLayout(INPUT, image, "input", threshold=None, decay=None)]
+    for unit in snn.units:
+        neuron = unit.neurons.neuron
+        layers.append(
+            LayerLayout(
+                unit.name,
+                shapes[unit.name],
+                "linear" if isinstance(unit.synapse.operator, nn.Linear) else "conv",
+                threshold=getattr(neuron, "threshold", None),
+                decay=getattr(neuron, "decay", None),
+            )
+        )
+    return RasterLayout(tuple(layers), config.steps, config.dt_s, notes)

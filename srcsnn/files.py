@@ -1,0 +1,136 @@
+"""Files that are there completely or not at all."""
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from srcsnn.errors import SrcsnnError
+
+__all__ = ["check_target", "json_text", "write_atomically", "write_json", "write_text"]
+
+
+def check_target(
+    path: str | Path, *, overwrite: bool = False, error: type[SrcsnnError] = SrcsnnError
+) -> Path:
+    """Says now what writing would say later; call it before work that takes long.
+
+    Args:
+        path: the file to be written.
+        overwrite: whether a file that is there may be replaced.
+        error: what to raise.
+
+    Returns:
+        The path, of the file itself where it is a symbolic link.
+
+    Raises:
+        SrcsnnError: (or the given `error`) if the folder is missing or not writable, the path is a
+            folder, or it is there already and `overwrite` is false.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise error(f"cannot write {path}: it is a folder; give the name of a file in it")
+    if not target.parent.is_dir():
+        raise error(f"cannot write {path}: there is no folder {target.parent}; create it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise error(f"cannot write {path}: the folder {target.parent} is not writable")
+    if target.exists() and not overwrite:
+        raise error(f"{path} is there already; choose another name, or ask to overwrite it")
+    return target
+
+
+def write_atomically(
+    path: str | Path,
+    write: Callable[[BinaryIO], object],
+    *,
+    error: type[SrcsnnError] = SrcsnnError,
+) -> None:
+    """Writes a file so that its name only ever shows the old content or the whole new one.
+
+    The content goes to a temporary file in the same folder, to the disk, and only then under its
+    name. Whatever interrupts it, a full disk or Ctrl-C, the temporary file is removed and a file
+    that was there before stays as it was. Like `os.replace` it replaces; `check_target` refuses.
+
+    Args:
+        path: the file to be written.
+        write: is given a binary file to write to; what it raises is passed on.
+        error: what to raise when the disk or the folder refuses.
+
+    Raises:
+        SrcsnnError: (or the given `error`) for whatever `check_target` finds, and for a full disk.
+    """
+    target = check_target(path, overwrite=True, error=error)
+    # Not by tempfile: its files are readable by their owner only, and would stay so.
+    temporary = target.with_name(f".srcsnn-{secrets.token_hex(8)}.part")
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as cause:
+        _remove(temporary)
+        reason = cause.strerror or str(cause)
+        raise error(f"cannot write {path}: {reason}; nothing was changed") from cause
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def write_text(path: str | Path, text: str, *, error: type[SrcsnnError] = SrcsnnError) -> None:
+    """Writes UTF-8 text as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(text.encode()), error=error)
+
+
+def write_json(path: str | Path, value: object, *, error: type[SrcsnnError] = SrcsnnError) -> None:
+    """Writes `json_text` of the value as `write_atomically` does.
+
+    Raises:
+        TypeError: if the value holds what JSON cannot; nothing is written then.
+    """
+    write_text(path, json_text(value), error=error)
+
+
+def json_text(value: object) -> str:
+    r"""JSON with sorted keys and an indent of two, ending in a line break.
+
+    Paths are written as text, and NaN and the infinities, for which JSON has no word, as null.
+
+    Raises:
+        TypeError: if the value holds what JSON cannot.
+
+    >>> json_text({"b": float("nan"), "a": Path("x.pt")})
+    '{\n  "a": "x.pt",\n  "b": null\n}\n'
+    """
+    plain = _plain(value)
+    return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):  # it may not exist, and the first error is the one to be seen
+        temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the new name survive a power cut, where the system has a way to ask for it."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

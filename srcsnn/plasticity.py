@@ -1,0 +1,110 @@
+"""Local learning rules, written once for every geometry, and the hooks that apply them."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from converters import SpikingNetwork, Unit
+from srcsnn.errors import ConfigError
+from srcsnn.synapses import Synapse, synapse_of
+
+__all__ = ["IncDec", "Rule", "plastic"]
+
+
+class Rule(Protocol):
+    """How a weight changes after each step, from its own pre and post spikes. Pure."""
+
+    # A state is whatever the rule needs, traces for example; only the rule looks inside.
+    def init(self, synapse: Synapse) -> Any:  # noqa: ANN401
+        """The state before the first step."""
+
+    def update(
+        self,
+        synapse: Synapse,
+        pre: Tensor,
+        post: Tensor,
+        state: Any,  # noqa: ANN401
+    ) -> tuple[Tensor, Any]:
+        """The change of the weights, of the weights' shape, and the new state.
+
+        Args:
+            synapse: the geometry; ask it for counts.
+            pre: (B, ...) spikes below, or shares of a pool that spiked, in [0, 1].
+            post: (B, ...) spikes of the driven neurons, in {0, 1}.
+            state: what `init` or the last update gave.
+        """
+
+
+@dataclass(frozen=True)
+class IncDec:
+    """`w += inc` where post and pre spiked, `w -= dec` where post spiked and pre was silent.
+
+    Summed over all positions that share a weight. With the counts of coincidences (hits) and of
+    post spikes with a pre neuron there (pairs), `dW = inc * hits - dec * (pairs - hits)`.
+
+    Source: Delanois et al. 2023, Algorithm 1; `dec` is a magnitude here, subtracted.
+
+    Args:
+        inc: 0 or more, in units of the CNN's weights.
+        dec: 0 or more, likewise.
+    """
+
+    inc: float
+    dec: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("inc", self.inc), ("dec", self.dec)):
+            if not value >= 0:
+                raise ConfigError(f"{name}={value}: must be 0 or more; dec is a magnitude")
+
+    def init(self, synapse: Synapse) -> None:
+        """No state."""
+
+    def update(
+        self, synapse: Synapse, pre: Tensor, post: Tensor, state: None
+    ) -> tuple[Tensor, None]:
+        """See `Rule.update`."""
+        change = synapse.hits(pre, post).mul_(self.inc + self.dec)
+        return change.sub_(synapse.pairs(pre, post), alpha=self.dec), None
+
+
+@contextmanager
+def plastic(snn: SpikingNetwork, rule: Rule) -> Iterator[None]:
+    """Inside this block, every step of the network changes the weights of its sleeping units.
+
+    Each layer learns as soon as it has fired. In one step a weight is read before it is written,
+    so this equals letting all layers fire first (Algorithm 1).
+    """
+    with ExitStack() as hooks:
+        for unit in snn.units:
+            if unit.sleeps:
+                for handle in _hook(unit, rule):
+                    hooks.callback(handle.remove)
+        yield
+
+
+def _hook(unit: Unit, rule: Rule) -> tuple[torch.utils.hooks.RemovableHandle, ...]:
+    geometry = synapse_of(unit.synapse.operator)
+    state = rule.init(geometry)
+    pre: Tensor | None = None
+
+    def remember(module: nn.Module, inputs: tuple[Tensor, ...], current: Tensor) -> None:
+        nonlocal pre
+        pre = inputs[0]
+
+    @torch.no_grad()
+    def learn(module: nn.Module, inputs: tuple[Tensor, ...], post: Tensor) -> None:
+        nonlocal pre, state
+        assert pre is not None  # the synapse drives these neurons
+        change, state = rule.update(geometry, pre, post, state)
+        unit.synapse.weight.add_(change)
+        pre = None  # nothing outlives the step
+
+    return (
+        unit.synapse.register_forward_hook(remember),
+        unit.neurons.register_forward_hook(learn),
+    )

@@ -1,0 +1,43 @@
+"""Checks for disk space before HDF5 needs it, as HDF5 does not recover from a failed write."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # not a POSIX system; there is no limit on the size of a file
+    resource = None  # type: ignore[assignment]
+
+
+def require_space(folder: Path, held: int, need: int) -> None:
+    """Checks that a file may grow.
+
+    Another process may still take the space in the meantime, and quotas are not seen; this makes
+    a failed write rare, not impossible.
+
+    Args:
+        folder: Where the file is.
+        held: Bytes that the file has.
+        need: Bytes that it is going to have in addition.
+
+    Raises:
+        OSError: If the disk, or the process's limit on the size of files, does not allow it.
+    """
+    if resource is not None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if limit != resource.RLIM_INFINITY and held + need > limit:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    if shutil.disk_usage(folder).free < need:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def divert_writes(handle: int) -> None:
+    """Makes an open file descriptor write to nowhere; the file stays as it is on the disk."""
+    if hasattr(os, "memfd_create"):
+        sink = os.memfd_create("srcsnn-abandoned")
+    else:
+        sink = os.open(os.devnull, os.O_RDWR)
+    os.dup2(sink, handle)
+    os.close(sink)

@@ -1,0 +1,207 @@
+"""Writes whole blocks of steps into a raster file so that a crash loses only the block at hand.
+
+`docs/reference/raster-format.md` is the specification of what is written and in which order. None
+of this is safe to call from two threads at once; `HDF5Recorder` hands the file from one to the
+other.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from srcsnn.rasters.deflate import deflated_chunks
+from srcsnn.rasters.disk import divert_writes, require_space
+from srcsnn.rasters.layout import RasterLayout, channels_of, counts_dtype, pack
+from srcsnn.rasters.policy import RecordPolicy
+from srcsnn.rasters.schema import (
+    METADATA_BYTES,
+    METADATA_BYTES_PER_LAYER,
+    STATUS_BYTES,
+    LayerDatasets,
+    create_schema,
+    fill,
+    provenance_json,
+    schema_bytes,
+)
+
+_UINT8_STEPS = 255
+
+
+@dataclass
+class Block:
+    """Consecutive recorded steps of all layers, a byte per neuron and step.
+
+    Attributes:
+        first: Row of the file where the block begins.
+        steps: Step number of each row, (B,).
+        spikes: Per layer (B, *shape).
+        filled: How many rows hold whole steps.
+    """
+
+    first: int
+    steps: npt.NDArray[np.int64]
+    spikes: dict[str, npt.NDArray[np.bool_]]
+    filled: int = 0
+
+
+class _Chunk:
+    """A compressed chunk and where it goes. `Any`: h5py ships no types."""
+
+    __slots__ = ("data", "dataset", "offset")
+
+    def __init__(self, dataset: Any, offset: tuple[int, ...], data: bytes) -> None:
+        self.dataset = dataset
+        self.offset = offset
+        self.data = data
+
+
+class RasterFile:
+    """A raster file that grows by blocks.
+
+    Args:
+        path: Where to write; an existing file is emptied.
+        layout: Of the run.
+        policy: What is recorded.
+        block_steps: Rows of a block; every block but the last has this many.
+
+    Attributes:
+        rows: Rows that are written and valid.
+
+    Raises:
+        OSError: If the file cannot be created.
+        RasterError: If the provenance is not JSON.
+    """
+
+    def __init__(
+        self, path: Path, layout: RasterLayout, policy: RecordPolicy, block_steps: int
+    ) -> None:
+        self.rows = 0
+        self._path = path
+        layers = layout.selected(policy)
+        self._totals = {layer.name: np.zeros(layer.shape, np.uint32) for layer in layers}
+        config = provenance_json(layout.provenance)
+        require_space(path.parent, 0, schema_bytes(layers, config))
+        # Superblock version 0: a file that was never closed opens with any reader. The versions
+        # that carry a "being written" mark refuse that.
+        self._file = h5py.File(path, "w", libver=("earliest", "v108"))
+        with self._abandon_on_error():
+            self._datasets = create_schema(self._file, layout, policy, block_steps, config)
+            self._file.flush()
+
+    def append(self, block: Block) -> None:
+        """Writes a block: first its data, then, when that is safe, the number of valid rows.
+
+        Raises:
+            OSError: If it cannot be written; the rows before it stay valid.
+        """
+        filled = {name: spikes[: block.filled] for name, spikes in block.spikes.items()}
+        totals = {name: self._totals[name] + _spikes_per_neuron(filled[name]) for name in filled}
+        chunks = [
+            chunk
+            for layer in self._datasets.layers
+            for chunk in _compressed(layer, filled[layer.layout.name])
+        ]
+        self._require_space(sum(len(chunk.data) for chunk in chunks))
+        with self._abandon_on_error():
+            self._write(block, chunks, totals)
+        self.rows = block.first + block.filled
+        self._totals = totals
+
+    def finish(self, status: str, complete: bool) -> None:
+        """Writes the totals per neuron and the status, then closes the file.
+
+        All of it goes to places that have existed since the beginning, so that it works on a
+        full disk too. Does nothing after a write that failed half-way.
+
+        Raises:
+            OSError: If even that fails; the rows written so far stay readable.
+        """
+        if not self._file.id.valid:
+            return
+        with self._abandon_on_error():
+            self._fill_totals(0, self._totals)
+            self._file.flush()
+            fill(self._datasets.counts_rows, np.asarray((self.rows, -1), "<i8"))
+            text = status.encode()[:STATUS_BYTES].decode(errors="ignore").encode()
+            fill(self._datasets.status, np.asarray(text, f"S{STATUS_BYTES}"))
+            fill(self._datasets.complete, np.asarray((complete,), np.uint8))
+            self._file.close()
+
+    def _write(
+        self, block: Block, chunks: list[_Chunk], totals: dict[str, npt.NDArray[np.uint32]]
+    ) -> None:
+        rows = block.first + block.filled
+        for dataset, shape in {chunk.dataset: chunk.row_shape for chunk in chunks}.items():
+            dataset.set_extent((rows, *shape))
+        for chunk in chunks:
+            offset = (block.first + chunk.offset[0], *chunk.offset[1:])
+            chunk.dataset.write_direct_chunk(offset, chunk.data)
+        if self._datasets.steps is not None:
+            self._datasets.steps.set_extent((rows,))
+            h5py.Dataset(self._datasets.steps)[block.first :] = block.steps[: block.filled]
+        if self._counts_only:
+            # Without bits nobody could add the totals up again after a crash. They go to the one
+            # of two places that does not hold those of the last block.
+            place = len(self._blocks_done) % 2
+        self._file.flush()
+        fill(self._datasets.steps_valid, np.asarray((rows,), "<i8"))
+        self._file.flush()
+
+    @contextlib.contextmanager
+    def _abandon_on_error(self) -> Iterator[None]:
+        """Lets go of the file as it is on the disk, as if the process had been killed.
+
+        After a failed write HDF5 tries again at every close and at the exit of the interpreter,
+        and leaves a file that claims more than it holds and cannot be opened.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if self._file.id.valid:
+                sink = open_sink()
+                os.dup2(sink, self._file.id.get_vfd_handle())
+                os.close(sink)
+                with contextlib.suppress(OSError, RuntimeError, ValueError):
+                    self._file.close()
+            if isinstance(error, RuntimeError):  # what h5py makes of some failed writes
+                raise OSError(str(error)) from error
+            raise
+
+
+def _spikes_per_neuron(spikes: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
+    """Sums (B, *shape) over the steps."""
+    total = np.zeros(spikes.shape[1:], np.uint32)
+    for first in range(0, len(spikes), _UINT8_STEPS):  # sums of uint8 are several times faster
+        part = spikes[first : first + _UINT8_STEPS].view(np.uint8)
+        total += part.sum(axis=0, dtype=np.uint8)
+    return total
+
+
+def _spikes_per_channel(spikes: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Sums (B, *shape) over positions: the bytes (B, C, itemsize) of little-endian counts."""
+    shape = spikes.shape[1:]
+    per_channel = spikes.view(np.uint8).reshape(len(spikes), channels_of(shape), -1)
+    counts = per_channel.sum(axis=-1, dtype=counts_dtype(shape))
+    little = counts.astype(counts.dtype.newbyteorder("<"), copy=False)
+    return np.ascontiguousarray(little)[..., None].view(np.uint8)
+
+
+def _compressed(layer: LayerDatasets, spikes: npt.NDArray[np.bool_]) -> list[_Chunk]:
+    """The chunks of one layer's block (B, *shape), offsets counted from its first step."""
+    counts = _spikes_per_channel(spikes)
+    chunks = [
+        _Chunk(layer.counts, offset[:2], data)
+        for offset, data in deflated_chunks(counts, (*layer.counts.chunks, counts.shape[-1]))
+    ]
+    if layer.bits is not None:
+        chunks += [
+            _Chunk(layer.bits, offset, data)
+            for offset, data in deflated_chunks(pack(spikes), layer.bits.chunks)
+        ]
+    return chunks

@@ -1,0 +1,106 @@
+"""The geometry of convolutional and linear synapses: which pre neuron meets which post neuron.
+
+A rule asks for weight-shaped counts and never sees kernels, strides or padding. The count of
+coincidences, summed over all positions, is the weight gradient of the layer: one correlation, at
+about the price of the forward convolution.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
+
+__all__ = ["ConvSynapse", "LinearSynapse", "Synapse", "synapse_of"]
+
+_CONV_WEIGHT = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
+
+
+class Synapse(Protocol):
+    """The two counts that a local rule needs. Counts are float32 at least, whole where pre is."""
+
+    def hits(self, pre: Tensor, post: Tensor) -> Tensor:
+        """How often pre and post spiked together, of the weight's shape.
+
+        Args:
+            pre: (B, ...) in [0, 1]; a share of a pool counts as that share of a spike.
+            post: (B, ...) in {0, 1}.
+        """
+
+    def pairs(self, pre: Tensor, post: Tensor) -> Tensor:
+        """How often post spiked with a pre neuron there at all, spiking or silent.
+
+        Broadcastable to the weight's shape. Padding is no neuron: where the kernel reaches outside
+        the image there is no pair. Only the shape of `pre` counts.
+        """
+
+
+class LinearSynapse:
+    """Every post neuron (out) meets every pre neuron (in); weight (out, in)."""
+
+    def hits(self, pre: Tensor, post: Tensor) -> Tensor:
+        """See `Synapse.hits`; pre (B, ..., in), post (B, ..., out)."""
+        return _counting(post).flatten(0, -2).T @ _counting(pre).flatten(0, -2)
+
+    def pairs(self, pre: Tensor, post: Tensor) -> Tensor:
+        """See `Synapse.pairs`; (out, 1)."""
+        return _counting(post).flatten(0, -2).sum(0).unsqueeze(1)
+
+
+class ConvSynapse:
+    """A kernel that slides over the image; weight (out, in / groups, *kernel).
+
+    Args:
+        conv: any Conv1d, Conv2d or Conv3d with zero padding; only its geometry is used.
+    """
+
+    def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+        self.weight_shape = tuple(conv.weight.shape)
+        self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
+        self._correlate = _CONV_WEIGHT[len(conv.kernel_size)]
+        reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        if conv.padding == "same":
+            # torch puts the odd one at the end, which `padding` cannot say: padded by hand.
+            self.padding: tuple[int, ...] = tuple(0 for _ in reach)
+            self._margins = [m for r in reversed(reach) for m in (r // 2, r - r // 2)]
+        else:
+            self.padding = (
+                tuple(0 for _ in reach) if conv.padding == "valid" else tuple(conv.padding)  # type: ignore[arg-type]
+            )
+            self._margins = []
+        self._padded = any(self.padding) or any(self._margins)
+
+    def hits(self, pre: Tensor, post: Tensor) -> Tensor:
+        """See `Synapse.hits`; pre (B, in, *image), post (B, out, *positions)."""
+        return self._count(_counting(pre), self.weight_shape, _counting(post), self.groups)
+
+    def pairs(self, pre: Tensor, post: Tensor) -> Tensor:
+        """See `Synapse.pairs`; (out, 1, *kernel), or (out, 1, 1, ...) without padding."""
+        post = _counting(post)
+        if not self._padded:
+            spatial = tuple(range(2, post.dim()))
+            return post.sum((0, *spatial)).view(-1, 1, *(1 for _ in spatial))
+        there = post.new_ones(len(post), 1, *pre.shape[2:])
+        return self._count(there, (self.weight_shape[0], 1, *self.weight_shape[2:]), post, 1)
+
+    def _count(self, pre: Tensor, shape: tuple[int, ...], post: Tensor, groups: int) -> Tensor:
+        if self._margins:
+            pre = F.pad(pre, self._margins)
+        counts: Tensor = self._correlate(
+            pre, shape, post, self.stride, self.padding, self.dilation, groups
+        )
+        return counts
+
+
+def synapse_of(layer: nn.Module) -> Synapse:
+    """The geometry of a convolution or linear layer."""
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return ConvSynapse(layer)
+    assert isinstance(layer, nn.Linear), type(layer)  # conversion lets nothing else through
+    return LinearSynapse()
+
+
+def _counting(spikes: Tensor) -> Tensor:
+    """In a type that counts exactly to 2**24: half precision stops at 2048, bfloat16 at 256."""
+    return spikes.to(torch.promote_types(spikes.dtype, torch.float32))
