@@ -282,7 +282,8 @@ def _check_zip(path: Path, data: bytes) -> None:
     if "constants.pkl" in names:
         raise CheckpointError(
             f"{path} is a TorchScript archive, which holds a program beside its weights; if you "
-            f"trust it, run in Python\n  torch.save(torch.jit.load({path.name!r}).state_dict(), {_resaved(path)!r})"
+            "trust it, run in Python\n"
+            f"  torch.save(torch.jit.load({path.name!r}).state_dict(), {_resaved(path)!r})"
         )
     if "data.pkl" not in names:
         raise CheckpointError(f"{path} is not a checkpoint but another kind of zip archive")

@@ -147,7 +147,7 @@ def _times(sizes: Sequence[int]) -> str:
 
 def _scaled(pixels: _Array) -> Tensor:
     """Bytes (N, C, H, W) from 0 to 255, in any order of memory, as float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(255)
+    return torch.from_numpy(np.ascontiguousarray(pixels)) / 255
 
 
 # By name

@@ -6,6 +6,7 @@
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -106,13 +107,19 @@ def create_schema(
         ),
     )
     fill(datasets.counts_rows, np.asarray((-1, -1), "<i8"))
-    fill(datasets.status, np.asarray(b"recording", f"S{STATUS_BYTES}"))
+    fill_status(datasets, "recording")
     return datasets
 
 
 def fill(dataset: Any, values: npt.NDArray[Any]) -> None:
     """Writes a whole dataset of fixed size; `Any`: an `h5py.h5d.DatasetID`."""
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+
+
+def fill_status(datasets: Datasets, text: str) -> None:
+    """Writes the status, cut to the bytes there are for it."""
+    short = text.encode()[:STATUS_BYTES].decode(errors="ignore").encode()
+    fill(datasets.status, np.asarray(short, h5py.string_dtype("utf-8", STATUS_BYTES)))
 
 
 def schema_bytes(layers: tuple[LayerLayout, ...], config: str) -> int:
@@ -183,9 +190,11 @@ def _create_layer(
 
 
 def _attribute(parent: Any, name: str, value: str | float | npt.NDArray[np.int64]) -> None:
-    array = np.asarray(value, h5py.string_dtype() if isinstance(value, str) else None)
-    kind = h5py.h5t.py_create(array.dtype, logical=True)
-    h5py.h5a.create(parent.id, name.encode(), kind, _space(array.shape)).write(array)
+    is_text = isinstance(value, str)
+    array = np.asarray(value, h5py.string_dtype() if is_text else None)
+    kind = _type("text" if is_text else array.dtype.str)
+    attribute = h5py.h5a.create(parent.id, name.encode(), kind, _space(array.shape))
+    attribute.write(array, mtype=kind)
 
 
 def _growing(
@@ -205,6 +214,11 @@ def _in_place(parent: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[An
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     return _dataset(parent, name, dtype, _space(shape), properties)
+
+
+@cache
+def _type(name: str) -> Any:
+    return h5py.h5t.py_create(h5py.string_dtype() if name == "text" else np.dtype(name))
 
 
 def _space(shape: tuple[int, ...]) -> Any:

@@ -17,15 +17,15 @@ import numpy.typing as npt
 
 from srcsnn.rasters.deflate import deflated_chunks
 from srcsnn.rasters.disk import divert_writes, require_space
-from srcsnn.rasters.layout import RasterLayout, channels_of, counts_dtype, pack
+from srcsnn.rasters.layout import RasterLayout, channels_of, counts_dtype, pack, packing_of
 from srcsnn.rasters.policy import RecordPolicy
 from srcsnn.rasters.schema import (
     METADATA_BYTES,
     METADATA_BYTES_PER_LAYER,
-    STATUS_BYTES,
     LayerDatasets,
     create_schema,
     fill,
+    fill_status,
     provenance_json,
     schema_bytes,
 )
@@ -50,15 +50,13 @@ class Block:
     filled: int = 0
 
 
+@dataclass(frozen=True)
 class _Chunk:
-    """A compressed chunk and where it goes. `Any`: h5py ships no types."""
+    """A compressed chunk, its dataset and its offset counted from the first row of the block."""
 
-    __slots__ = ("data", "dataset", "offset")
-
-    def __init__(self, dataset: Any, offset: tuple[int, ...], data: bytes) -> None:
-        self.dataset = dataset
-        self.offset = offset
-        self.data = data
+    dataset: Any  # h5py ships no types
+    offset: tuple[int, ...]
+    data: bytes
 
 
 class RasterFile:
@@ -83,6 +81,8 @@ class RasterFile:
     ) -> None:
         self.rows = 0
         self._path = path
+        self._counts_only = policy.counts_only
+        self._counts_rows = np.full(2, -1, "<i8")
         layers = layout.selected(policy)
         self._totals = {layer.name: np.zeros(layer.shape, np.uint32) for layer in layers}
         config = provenance_json(layout.provenance)
@@ -125,11 +125,8 @@ class RasterFile:
         if not self._file.id.valid:
             return
         with self._abandon_on_error():
-            self._fill_totals(0, self._totals)
-            self._file.flush()
-            fill(self._datasets.counts_rows, np.asarray((self.rows, -1), "<i8"))
-            text = status.encode()[:STATUS_BYTES].decode(errors="ignore").encode()
-            fill(self._datasets.status, np.asarray(text, f"S{STATUS_BYTES}"))
+            self._fill_totals(0, self._totals, self.rows)
+            fill_status(self._datasets, status)
             fill(self._datasets.complete, np.asarray((complete,), np.uint8))
             self._file.close()
 
@@ -137,8 +134,11 @@ class RasterFile:
         self, block: Block, chunks: list[_Chunk], totals: dict[str, npt.NDArray[np.uint32]]
     ) -> None:
         rows = block.first + block.filled
-        for dataset, shape in {chunk.dataset: chunk.row_shape for chunk in chunks}.items():
-            dataset.set_extent((rows, *shape))
+        for layer in self._datasets.layers:
+            layer.counts.set_extent((rows, channels_of(layer.layout.shape)))
+            if layer.bits is not None:
+                packing = packing_of(layer.layout.shape)
+                layer.bits.set_extent((rows, packing.rows, packing.row_bytes))
         for chunk in chunks:
             offset = (block.first + chunk.offset[0], *chunk.offset[1:])
             chunk.dataset.write_direct_chunk(offset, chunk.data)
@@ -148,10 +148,23 @@ class RasterFile:
         if self._counts_only:
             # Without bits nobody could add the totals up again after a crash. They go to the one
             # of two places that does not hold those of the last block.
-            place = len(self._blocks_done) % 2
+            self._fill_totals(int(self._counts_rows[0] == self.rows), totals, rows)
         self._file.flush()
         fill(self._datasets.steps_valid, np.asarray((rows,), "<i8"))
         self._file.flush()
+
+    def _fill_totals(
+        self, place: int, totals: dict[str, npt.NDArray[np.uint32]], rows: int
+    ) -> None:
+        for layer in self._datasets.layers:
+            fill(layer.totals[place], totals[layer.layout.name])
+        self._file.flush()  # the totals before the number that declares them valid
+        self._counts_rows[place] = rows
+        fill(self._datasets.counts_rows, self._counts_rows)
+
+    def _require_space(self, data_bytes: int) -> None:
+        metadata = METADATA_BYTES + METADATA_BYTES_PER_LAYER * len(self._datasets.layers)
+        require_space(self._path.parent, self._file.id.get_filesize(), data_bytes + metadata)
 
     @contextlib.contextmanager
     def _abandon_on_error(self) -> Iterator[None]:
@@ -164,9 +177,7 @@ class RasterFile:
             yield
         except BaseException as error:
             if self._file.id.valid:
-                sink = open_sink()
-                os.dup2(sink, self._file.id.get_vfd_handle())
-                os.close(sink)
+                divert_writes(self._file.id.get_vfd_handle())
                 with contextlib.suppress(OSError, RuntimeError, ValueError):
                     self._file.close()
             if isinstance(error, RuntimeError):  # what h5py makes of some failed writes
@@ -193,15 +204,10 @@ def _spikes_per_channel(spikes: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
 
 
 def _compressed(layer: LayerDatasets, spikes: npt.NDArray[np.bool_]) -> list[_Chunk]:
-    """The chunks of one layer's block (B, *shape), offsets counted from its first step."""
-    counts = _spikes_per_channel(spikes)
-    chunks = [
-        _Chunk(layer.counts, offset[:2], data)
-        for offset, data in deflated_chunks(counts, (*layer.counts.chunks, counts.shape[-1]))
-    ]
+    """The chunks of one layer's block (B, *shape)."""
+    counts = deflated_chunks(_spikes_per_channel(spikes), layer.counts_chunk)
+    chunks = [_Chunk(layer.counts, offset[:2], data) for offset, data in counts]
     if layer.bits is not None:
-        chunks += [
-            _Chunk(layer.bits, offset, data)
-            for offset, data in deflated_chunks(pack(spikes), layer.bits.chunks)
-        ]
+        bits = deflated_chunks(pack(spikes), layer.bits_chunk)
+        chunks += [_Chunk(layer.bits, offset, data) for offset, data in bits]
     return chunks

@@ -1,0 +1,43 @@
+"""The `srcsnn` command: parse, call, print, exit code, nothing else.
+
+Exit codes: 0 done, 1 failed, 2 wrong use. Nothing heavy is imported before it is needed, so that
+`--help` is there at once: each command imports the library inside its function.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from srcsnn.cli import demo, evaluate, info, inspect, sleep, train
+from srcsnn.cli.console import report_errors
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="srcsnn",
+    help="Sleep for convolutional networks: a trained checkpoint sleeps as a spiking network and "
+    "classifies distorted images better.",
+    epilog="Start with: srcsnn demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for command in (demo.demo, train.train, sleep.sleep, evaluate.evaluate, info.info, inspect.inspect):
+    app.command(epilog=sys.modules[command.__module__].EXAMPLES)(command)
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    # Read by `main` before anything is parsed, so that errors of parsing are covered too.
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with its code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with report_errors(debug="--debug" in words):
+        app(words, prog_name="srcsnn")

@@ -1,0 +1,103 @@
+"""What the commands share: options, the terminal, progress, and how errors are told."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from srcsnn.checkpoints import Checkpoint
+
+__all__ = [
+    "Arch", "Data", "DataRoot", "Download", "Overwrite", "Seed",
+    "load_model", "progress", "report_errors", "say",
+]  # fmt: skip
+
+Arch = Annotated[
+    str, typer.Option(help="The network: paper-mnist, paper-cifar10, or package.module:callable.")
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="Images: digits, mnist, fashion-mnist, cifar10, a folder with train/ and test/ of "
+        "class folders, or an .npz or .h5 file."
+    ),
+]
+DataRoot = Annotated[
+    str | None,
+    typer.Option(help="Where torchvision's data sets are.", envvar="SRCSNN_DATA"),
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a data set that is not there.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
+
+
+def say(text: object = "") -> None:
+    """Prints a line, or anything that rich can draw, to standard output."""
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=isinstance(text, str)).print(text)
+
+
+def load_model(arch: str, checkpoint: "Checkpoint") -> "nn.Module":
+    """The network of this name with the weights of the checkpoint, in eval mode."""
+    from srcsnn.checkpoints import load_into
+    from srcsnn.models import make_model
+
+    model = make_model(arch)
+    load_into(checkpoint, model)
+    return model.eval()
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error; the block gets a function of (done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        shown = 0.0
+
+        def show(done: int, total: int) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if done == total or now - shown > 0.1:  # a step may be shorter than drawing the bar
+                shown = now
+                bar.update(task, completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def report_errors(*, debug: bool) -> Iterator[None]:
+    """Turns an error that a user can mend into one or two lines and an exit code."""
+    from srcsnn.errors import ConfigError, ConversionError, SrcsnnError
+
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if debug:
+            raise
+        notes = getattr(interrupt, "__notes__", [])
+        print("interrupted" + "".join(f"; {note}" for note in notes), file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # the reader of our output, `head` for example, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except (SrcsnnError, ConversionError) as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+    except (OSError, MemoryError) as error:
+        if debug:
+            raise
+        print(f"error: {error or type(error).__name__}", file=sys.stderr)
+        raise SystemExit(1) from None

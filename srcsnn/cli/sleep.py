@@ -1,0 +1,97 @@
+"""`srcsnn sleep`."""
+
+from typing import Annotated
+
+import typer
+
+from srcsnn.cli.console import (
+    Arch,
+    Data,
+    DataRoot,
+    Download,
+    Overwrite,
+    Seed,
+    load_model,
+    progress,
+    say,
+)
+
+EXAMPLES = (
+    "Example: srcsnn sleep model.pt --arch paper-mnist --data mnist --config paper-mnist "
+    "-o slept.pt --raster run.h5"
+)
+
+
+def sleep(
+    checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
+    arch: Arch,
+    data: Data,
+    config: Annotated[str, typer.Option(help="paper-mnist, paper-cifar10, digits, or a TOML file.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Checkpoint to write.")],
+    raster: Annotated[str | None, typer.Option(help="HDF5 file for the spikes.")] = None,
+    record_layers: Annotated[
+        list[str] | None, typer.Option(help="Layers to record, * matches; repeat for more.")
+    ] = None,
+    record_every: Annotated[int, typer.Option(help="Record every k-th step.", min=1)] = 1,
+    counts_only: Annotated[
+        bool, typer.Option("--counts-only", help="Record spike counts, not spikes.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change one setting: steps=400, layers=all; repeat for more."),
+    ] = None,
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    download: Download = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Put a checkpoint to sleep; write it again, same keys, with the slept weights.
+
+    Activations are measured on the training images; the labels are not used.
+    """
+    import logging
+
+    from rich.logging import RichHandler
+
+    from srcsnn.checkpoints import check_output, load_checkpoint, save_checkpoint
+    from srcsnn.config import load_config, parse_changes
+    from srcsnn.consolidation import sleep as run
+    from srcsnn.datasets import load_images
+    from srcsnn.rasters import RecordPolicy
+    from srcsnn.tables import report_table
+
+    logging.basicConfig(
+        level="INFO", format="%(message)s", handlers=[RichHandler(show_path=False, show_time=False)]
+    )
+    loaded = load_checkpoint(checkpoint)
+    settings = load_config(config).with_changes(**parse_changes(set_ or []))
+    check_output(output, loaded, overwrite=overwrite)
+    model = load_model(arch, loaded)
+    images = load_images(data, "train", data_root, download)
+    origin = {"command": "sleep", "arch": arch, "data": images.name, "note": images.note,
+              "input": str(loaded.path), "input_sha256": loaded.sha256}  # fmt: skip
+    policy = RecordPolicy(
+        layers=tuple(record_layers or ["*"]), every=record_every, counts_only=counts_only
+    )
+    with progress("sleeping") as show:
+        result = run(
+            model,
+            images.images,
+            settings,
+            seed=seed,
+            raster=raster,
+            record=policy,
+            overwrite=overwrite,
+            provenance=origin,
+            progress=show,
+        )
+    say(report_table(result.report))
+    for warning in result.report.warnings:
+        say(f"warning: {warning}")
+    origin |= {"config": result.config.model_dump(), "seed": seed, "raster": raster}
+    save_checkpoint(
+        output, loaded, result.model, origin | {"report": result.report.to_dict()}, overwrite
+    )
+    say(f"slept {result.report.steps} steps in {result.report.seconds:.2f} s: {output}")
+    if raster:
+        say(f"spikes: {raster}")

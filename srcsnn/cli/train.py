@@ -1,0 +1,64 @@
+"""`srcsnn train`."""
+
+from typing import Annotated
+
+import typer
+
+from srcsnn.cli.console import Arch, Data, DataRoot, Download, Overwrite, Seed, progress, say
+
+EXAMPLES = "Example: srcsnn train --arch paper-mnist --data mnist -o model.pt"
+
+
+def train(
+    arch: Arch,
+    data: Data,
+    output: Annotated[str, typer.Option("--output", "-o", help="Checkpoint to write.")],
+    seed: Seed = 0,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the protocol's.", min=1)] = None,
+    data_root: DataRoot = None,
+    download: Download = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train one of the paper's networks by the paper's protocol."""
+    from dataclasses import asdict, replace
+
+    import torch
+
+    from srcsnn.checkpoints import check_output, save_new
+    from srcsnn.datasets import load_images
+    from srcsnn.errors import ConfigError
+    from srcsnn.models import ARCHITECTURES
+    from srcsnn.plugins import nearest
+    from srcsnn.training import PROTOCOLS, initialize
+    from srcsnn.training import train as run
+
+    if arch not in ARCHITECTURES:
+        raise ConfigError(
+            f"train knows {', '.join(ARCHITECTURES)}, not {arch!r}{nearest(arch, ARCHITECTURES)}; "
+            "train a network of your own with your own script and bring its checkpoint"
+        )
+    protocol = PROTOCOLS["digits" if data == "digits" else arch]
+    protocol = replace(protocol, epochs=epochs or protocol.epochs)
+    check_output(output, overwrite=overwrite)
+    images = load_images(data, "train", data_root, download)
+    model = initialize(ARCHITECTURES[arch], seed)
+    with progress(f"training {arch}") as show:
+        run(
+            model,
+            images.images,
+            images.labels,
+            protocol,
+            seed=seed,
+            progress=lambda epoch, loss: show(epoch, protocol.epochs),
+        )
+    origin = {"command": "train", "arch": arch, "data": images.name, "note": images.note}
+    save_new(output, model, origin | {"protocol": asdict(protocol), "seed": seed}, overwrite)
+    test = load_images(data, "test", data_root, download)
+    with torch.inference_mode():
+        correct = sum(
+            int((model(batch).argmax(1) == labels).sum())
+            for batch, labels in zip(test.images.split(1000), test.labels.split(1000), strict=True)
+        )
+    say(f"{output}: {correct} of {len(test.labels)} test images right")
+    if images.note:
+        say(f"note: {images.note}")
