@@ -1,0 +1,94 @@
+"""Tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from converters import SpikingNetwork
+from srcsnn.rasters import LayerSummary
+from srcsnn.report import Report
+from srcsnn.robustness import CLEAN, Robustness
+
+__all__ = ["raster_table", "report_table", "robustness_table", "units_table"]
+
+
+def robustness_table(results: Mapping[str, Robustness]) -> Table:
+    """Accuracies in percent, a column each; from the second on with the difference to the first."""
+    table = Table(title="accuracy, %")
+    table.add_column("distortion")
+    table.add_column("level", justify="right")
+    for name in results:
+        table.add_column(name, justify="right")
+    first, *others = results.values()
+
+    def add(name: str, level: str, accuracies: Sequence[float], *, end: bool = False) -> None:
+        base, *rest = accuracies
+        cells = [f"{base:.2%}"[:-1]] + [f"{a:.2%}"[:-1] + f" {100 * (a - base):+.2f}" for a in rest]
+        table.add_row(name, level, *cells, end_section=end)
+
+    add(CLEAN, "0", [result.clean for result in results.values()], end=True)
+    for distortion in first.distortions:
+        for cells in zip(*(r.levels(distortion) for r in results.values()), strict=True):
+            add(distortion, f"{cells[0].level:g}", [cell.accuracy for cell in cells])
+        add("", "mean", [result.mean(distortion) for result in results.values()], end=True)
+    add("mean", "", [result.mean() for result in (first, *others)])
+    return table
+
+
+def report_table(report: Report) -> Table:
+    """A night's report, a row for each layer."""
+    table = Table(title="sleep")
+    for heading in ("layer", "neurons", "rate /step", "rate Hz", "silent", "saturated", "|dW|/|W|"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for layer in report.layers:
+        table.add_row(
+            layer.name + ("" if layer.sleeps else " (fixed)"),
+            f"{layer.neurons:,}",
+            f"{layer.rate:.4f}",
+            f"{layer.rate_hz:.2f}",
+            f"{layer.silent:.1%}",
+            f"{layer.saturated:.1%}",
+            f"{layer.change:.4f}",
+        )
+    return table
+
+
+def units_table(snn: SpikingNetwork, shapes: Mapping[str, tuple[int, ...]]) -> Table:
+    """The spiking layers of a network, a row each."""
+    table = Table(title="spiking layers")
+    for heading in ("layer", "weights", "neurons", "lambda", "alpha", "neuron model", "sleeps"):
+        table.add_column(heading)
+    for unit in snn.units:
+        table.add_row(
+            unit.name,
+            " x ".join(map(str, unit.synapse.weight.shape)),
+            " x ".join(map(str, shapes[unit.name])),
+            f"{unit.largest:.4g}",
+            f"{unit.alpha:.4g}",
+            repr(unit.neurons.neuron),
+            "yes" if unit.sleeps else "no",
+        )
+    return table
+
+
+def raster_table(layers: Sequence[LayerSummary]) -> Table:
+    """The summary of a raster file, a row for each layer."""
+    table = Table()
+    for heading in ("layer", "shape", "spikes", "mean", "median", "95 %", "max", "silent",
+                    "saturated", "burst", "population rate", "on disk"):  # fmt: skip
+        left = heading in ("layer", "shape", "population rate")
+        table.add_column(heading, justify="left" if left else "right")
+    for layer in layers:
+        table.add_row(
+            layer.name,
+            "x".join(map(str, layer.shape)),
+            f"{layer.spikes:,}",
+            *(f"{r:.4f}" for r in (layer.rate_mean, layer.rate_median, layer.rate_p95)),
+            f"{layer.rate_max:.4f}",
+            f"{layer.silent_share:.1%}",
+            f"{layer.saturated_share:.1%}",
+            f"{layer.largest_burst:,}",
+            layer.sparkline,
+            f"{layer.bytes_on_disk / 1e6:.2f} MB",
+        )
+    return table
