@@ -1,6 +1,7 @@
 """The settings of a sleep: named after the paper's data sets, or read from a TOML file."""
 
 import tomllib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -11,7 +12,7 @@ from converters import Bias, Diehl, Legacy, Normalization, Percentile
 from srcsnn.errors import ConfigError
 from srcsnn.plugins import nearest
 
-__all__ = ["SleepConfig", "load_config", "named_configs"]
+__all__ = ["SleepConfig", "load_config", "named_configs", "parse_changes"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -108,6 +109,27 @@ def load_config(config: "str | Path | SleepConfig") -> SleepConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
     return _validate(settings, str(path))
+
+
+def parse_changes(assignments: Sequence[str]) -> dict[str, object]:
+    """Settings out of words like `steps=400`, values as in TOML; a bare word is a string.
+
+    Raises:
+        ConfigError: if a word has no equals sign.
+
+    >>> parse_changes(["steps=400", "thresholds=[4.0, 9.0]", "layers=all"])
+    {'steps': 400, 'thresholds': [4.0, 9.0], 'layers': 'all'}
+    """
+    changes: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"{assignment!r}: write a setting as name=value")
+        try:
+            changes[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            changes[name.strip()] = value.strip()
+    return changes
 
 
 def _validate(settings: dict[str, object], source: str) -> SleepConfig:

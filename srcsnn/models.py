@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ARCHITECTURES", "PaperCNN", "paper_cifar10", "paper_mnist"]
+from srcsnn.errors import ConfigError
+from srcsnn.plugins import resolve
+
+__all__ = ["ARCHITECTURES", "PaperCNN", "make_model", "paper_cifar10", "paper_mnist"]
 
 
 class PaperCNN(nn.Module):
@@ -55,3 +58,26 @@ ARCHITECTURES: Mapping[str, Callable[[], nn.Module]] = {
     "paper-cifar10": paper_cifar10,
 }
 """Built-in networks by the name that `--arch` takes."""
+
+
+def make_model(name: str) -> nn.Module:
+    """A network with initial weights, by a built-in name or `package.module:callable`.
+
+    Raises:
+        ConfigError: if there is no such thing, or calling it without arguments gives no network.
+    """
+    make = resolve(name, ARCHITECTURES, "architecture")
+    if not callable(make):
+        raise ConfigError(f"architecture {name!r} is a {type(make).__name__}, not a callable")
+    try:
+        model = make()
+    except Exception as cause:  # whatever the user's own code raises
+        raise ConfigError(
+            f"architecture {name!r}: calling it without arguments failed with "
+            f"{type(cause).__name__}: {cause}"
+        ) from cause
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"architecture {name!r} gave a {type(model).__name__}; a torch.nn.Module is needed"
+        )
+    return model

@@ -1,0 +1,32 @@
+# Two commands do everything, set-up included: make demo, make test.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test docs bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/srcsnn demo
+
+test: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/pytest
+
+docs: $(VENV)/ready
+	$(BIN)/mkdocs serve
+
+bench: $(VENV)/ready
+	$(BIN)/python -m tests.benchmarks
+
+# Made anew whenever the dependencies change.
+$(VENV)/ready: pyproject.toml setup.cfg
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

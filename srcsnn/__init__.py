@@ -1,0 +1,70 @@
+"""Sleep for convolutional networks: a trained CNN sleeps as a spiking network and comes back.
+
+The names below are imported when they are first used, so that the command line starts at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from srcsnn.checkpoints import load_checkpoint, load_into, save_checkpoint
+    from srcsnn.config import SleepConfig, load_config
+    from srcsnn.consolidation import SleepResult, prepare, sleep
+    from srcsnn.datasets import ImageSet, load_images
+    from srcsnn.neurons import LIF, Leaky
+    from srcsnn.plasticity import IncDec, Rule, plastic
+    from srcsnn.rasters import RecordPolicy, open_raster
+    from srcsnn.replay import PoissonMean, Replay
+    from srcsnn.report import Report
+    from srcsnn.robustness import Robustness, evaluate
+
+__all__ = [
+    "LIF",
+    "ImageSet",
+    "IncDec",
+    "Leaky",
+    "PoissonMean",
+    "RecordPolicy",
+    "Replay",
+    "Report",
+    "Robustness",
+    "Rule",
+    "SleepConfig",
+    "SleepResult",
+    "evaluate",
+    "load_checkpoint",
+    "load_config",
+    "load_images",
+    "load_into",
+    "open_raster",
+    "plastic",
+    "prepare",
+    "save_checkpoint",
+    "sleep",
+]
+
+_HOMES = {
+    "checkpoints": ("load_checkpoint", "load_into", "save_checkpoint"),
+    "config": ("SleepConfig", "load_config"),
+    "consolidation": ("SleepResult", "prepare", "sleep"),
+    "datasets": ("ImageSet", "load_images"),
+    "neurons": ("LIF", "Leaky"),
+    "plasticity": ("IncDec", "Rule", "plastic"),
+    "rasters": ("RecordPolicy", "open_raster"),
+    "replay": ("PoissonMean", "Replay"),
+    "report": ("Report",),
+    "robustness": ("Robustness", "evaluate"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'srcsnn' has no attribute {name!r}")
+    value: object = getattr(import_module(f"srcsnn.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
