@@ -1,7 +1,26 @@
-"""Spike rasters in HDF5."""
+"""Spike rasters: recorded to HDF5 while a network runs, read back and summarised.
 
+`HDF5Recorder` streams the spikes of every layer to a file with constant memory; `open_raster`
+reads parts of it; `summarize` says in a line per layer what happened. The format is specified in
+`docs/reference/raster-format.md`. Needs only NumPy and h5py.
+"""
+
+from srcsnn.rasters.layer import LayerRaster
 from srcsnn.rasters.layout import LayerLayout, RasterLayout, estimate_bytes
 from srcsnn.rasters.policy import RecordPolicy
+from srcsnn.rasters.reader import Raster, open_raster
 from srcsnn.rasters.recorder import HDF5Recorder
+from srcsnn.rasters.summary import LayerSummary, summarize
 
-__all__ = ["HDF5Recorder", "LayerLayout", "RasterLayout", "RecordPolicy", "estimate_bytes"]
+__all__ = [
+    "HDF5Recorder",
+    "LayerLayout",
+    "LayerRaster",
+    "LayerSummary",
+    "Raster",
+    "RasterLayout",
+    "RecordPolicy",
+    "estimate_bytes",
+    "open_raster",
+    "summarize",
+]

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 try:
+    import fcntl
     import resource
-except ImportError:  # not a POSIX system; there is no limit on the size of a file
+except ImportError:  # not a POSIX system; files have no size limit there, and others keep locks
+    fcntl = None  # type: ignore[assignment]
     resource = None  # type: ignore[assignment]
 
 
@@ -41,3 +43,17 @@ def divert_writes(handle: int) -> None:
         sink = os.open(os.devnull, os.O_RDWR)
     os.dup2(sink, handle)
     os.close(sink)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process has the file open for writing; HDF5 locks what it writes."""
+    if fcntl is None:
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+    return False

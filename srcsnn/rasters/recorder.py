@@ -1,8 +1,6 @@
 """Streams spikes into a raster file with constant memory while a network runs."""
 
 import os
-import queue
-import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,11 +10,11 @@ import numpy.typing as npt
 
 from srcsnn.errors import RasterError
 from srcsnn.files import check_target
-from srcsnn.rasters.layout import LayerLayout, RasterLayout, block_steps
+from srcsnn.rasters.disk import is_locked
+from srcsnn.rasters.layout import RasterLayout, block_steps
 from srcsnn.rasters.policy import RecordPolicy
-from srcsnn.rasters.writer import Block, RasterFile
-
-_BLOCKS = 2  # one is filled while the other is written
+from srcsnn.rasters.thread import WriterThread
+from srcsnn.rasters.writer import RasterFile
 
 
 class HDF5Recorder:
@@ -45,7 +43,7 @@ class HDF5Recorder:
         self.policy = policy
         self.overwrite = overwrite
         self._part = self.path.with_name(self.path.name + ".part")
-        self._writer: _Writer | None = None
+        self._writer: WriterThread | None = None
         self._closed = False
 
     def begin(self, layout: RasterLayout) -> None:
@@ -59,7 +57,8 @@ class HDF5Recorder:
         if self._writer is not None or self._closed:
             raise RasterError(f"{self.path}: a recorder records one run; make another recorder")
         layers = layout.selected(self.policy)
-        self._claim_name()
+        check_target(self.path, overwrite=self.overwrite, error=RasterError)
+        self._make_way()
         rows = self.policy.rows(layout.steps_planned)
         steps = block_steps(rows, sum(layer.neurons for layer in layers))
         try:
@@ -73,7 +72,7 @@ class HDF5Recorder:
         self._step = 0
         self._keep = True
         self._arrived: set[str] = set()
-        self._writer = _Writer(file, layers, steps)
+        self._writer = WriterThread(file, layers, steps)
         self._block = self._writer.empty_block()
 
     def record(self, layer: str, spikes: npt.ArrayLike) -> None:
@@ -91,7 +90,11 @@ class HDF5Recorder:
             RasterError: If the layer is unknown, the shape is another, the layer comes twice
                 before the step is complete, or an earlier block could not be written.
         """
-        shape = self._shapes.get(layer) if self._writer is not None else None
+        writer = self._writer
+        if writer is None:
+            state = "is closed" if self._closed else "has not begun: call begin(layout) first"
+            raise RasterError(f"{self.path}: the recorder {state}")
+        shape = self._shapes.get(layer)
         if shape is None:
             self._refuse_unknown(layer)
             return
@@ -109,7 +112,7 @@ class HDF5Recorder:
             self._block.spikes[layer][self._block.filled] = array
         self._arrived.add(layer)
         if len(self._arrived) == len(self._shapes):
-            self._end_step()
+            self._end_step(writer)
 
     def close(self) -> None:
         """Writes what is left and gives the file its name; further calls do nothing.
@@ -137,26 +140,27 @@ class HDF5Recorder:
             if str(second) != str(error):
                 error.add_note(str(second))
 
-    def _claim_name(self) -> None:
-        check_target(self.path, overwrite=self.overwrite, error=RasterError)
-        if self._part.exists() and not self.overwrite:
+    def _make_way(self) -> None:
+        """Refuses or removes a `.part` file that is there already."""
+        if not self._part.exists():
+            return
+        if is_locked(self._part):
+            raise RasterError(f"{self._part} is being written by another run; choose another name")
+        if not self.overwrite:
             raise RasterError(
-                f"{self._part} is there already, from a run that was killed or is still going; "
-                "it is readable: rename or remove it, or ask to overwrite"
+                f"{self._part} is there already, from a run that was killed, and is readable: "
+                "rename or remove it, or ask to overwrite"
             )
+        self._part.unlink()
 
     def _refuse_unknown(self, layer: str) -> None:
-        if self._writer is None:
-            state = "is closed" if self._closed else "has not begun: call begin(layout) first"
-            raise RasterError(f"{self.path}: the recorder {state}")
         if layer not in self._known:
             raise RasterError(
                 f"layer {layer!r} is not in the layout; its layers are "
                 + ", ".join(sorted(self._known))
             )
 
-    def _end_step(self) -> None:
-        assert self._writer is not None  # only called from record, after that was checked
+    def _end_step(self, writer: WriterThread) -> None:
         self._arrived.clear()
         block = self._block
         if self._keep:
@@ -165,10 +169,10 @@ class HDF5Recorder:
         self._step += 1
         self._keep = self._step % self.policy.every == 0
         if block.filled == len(block.steps):
-            self._writer.put(block)
-            self._block = self._writer.empty_block()
-        if self._writer.error is not None:
-            raise self._failure(self._writer)
+            writer.put(block)
+            self._block = writer.empty_block()
+        if writer.error is not None:
+            raise self._failure(writer, writer.error)
 
     def _close(self, aborted_by: str) -> None:
         if self._closed or self._writer is None:
@@ -182,7 +186,7 @@ class HDF5Recorder:
             writer.file.finish(*self._status(writer, aborted_by))
         except OSError as error:
             writer.error = writer.error or error
-        failure = self._failure(writer) if writer.error is not None else None
+        failure = self._failure(writer, writer.error) if writer.error is not None else None
         if writer.file.rows == 0:
             self._part.unlink(missing_ok=True)
         else:
@@ -190,7 +194,7 @@ class HDF5Recorder:
         if failure is not None:
             raise failure
 
-    def _status(self, writer: "_Writer", aborted_by: str) -> tuple[str, bool]:
+    def _status(self, writer: WriterThread, aborted_by: str) -> tuple[str, bool]:
         """What the file says about how the run ended, and whether all planned steps are there."""
         if writer.error is not None:
             return f"aborted at step {self._kept(writer)}: {_reason(writer.error)}", False
@@ -203,16 +207,15 @@ class HDF5Recorder:
             return f"stopped at step {self._step} of {self._planned}", False
         return "complete", True
 
-    def _kept(self, writer: "_Writer") -> int:
+    def _kept(self, writer: WriterThread) -> int:
         """Steps of the run up to which the file holds everything that the policy keeps."""
         return min(self._step, writer.file.rows * self.policy.every)
 
-    def _failure(self, writer: "_Writer") -> RasterError:
-        assert writer.error is not None
+    def _failure(self, writer: WriterThread, cause: BaseException) -> RasterError:
         rows = writer.file.rows
         kept = f"its first {rows} recorded steps are kept" if rows else "nothing was kept"
-        error = RasterError(f"cannot write {self.path}: {_reason(writer.error)}; {kept}")
-        error.__cause__ = writer.error
+        error = RasterError(f"cannot write {self.path}: {_reason(cause)}; {kept}")
+        error.__cause__ = cause
         return error
 
     def _rename(self) -> None:
@@ -224,49 +227,6 @@ class HDF5Recorder:
             raise RasterError(
                 f"cannot write {self.path}: {_reason(error)}; the raster is in {self._part}"
             ) from error
-
-
-class _Writer:
-    """A thread that owns the file until it is joined, and the blocks that go to and fro."""
-
-    def __init__(self, file: RasterFile, layers: tuple[LayerLayout, ...], steps: int) -> None:
-        self.file = file
-        self.error: BaseException | None = None
-        self._next_row = 0
-        self._full: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
-        self._empty: queue.SimpleQueue[Block] = queue.SimpleQueue()
-        for _ in range(_BLOCKS):
-            spikes = {layer.name: np.empty((steps, *layer.shape), np.bool_) for layer in layers}
-            self._empty.put(Block(0, np.empty(steps, np.int64), spikes))
-        # A daemon, so that a recorder that nobody closed does not keep the interpreter alive.
-        self._thread = threading.Thread(target=self._run, name="raster-writer", daemon=True)
-        self._thread.start()
-
-    def empty_block(self) -> Block:
-        """A block to fill; waits while both are being written."""
-        block = self._empty.get()
-        block.first, block.filled = self._next_row, 0
-        return block
-
-    def put(self, block: Block) -> None:
-        """Hands a block over; the second time, after an interrupt in between, does nothing."""
-        if block.filled and block.first == self._next_row:
-            self._next_row += block.filled
-            self._full.put(block)
-
-    def join(self) -> None:
-        """Waits until everything handed over is written; the file is the caller's again."""
-        self._full.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (block := self._full.get()) is not None:
-            if self.error is None:
-                try:
-                    self.file.append(block)
-                except BaseException as error:  # noqa: BLE001  # raised again in the caller
-                    self.error = error
-            self._empty.put(block)
 
 
 def _reason(error: BaseException) -> str:

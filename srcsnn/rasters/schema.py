@@ -30,9 +30,10 @@ from srcsnn.rasters.policy import RecordPolicy
 STATUS_BYTES = 256
 """Longest status text, in bytes of UTF-8."""
 
-METADATA_BYTES = 64 * 1024
-METADATA_BYTES_PER_LAYER = 32 * 1024
-"""More than what HDF5 itself needs for a new file, or for another block."""
+METADATA_BYTES = 16 * 1024
+METADATA_BYTES_PER_LAYER = 16 * 1024
+METADATA_BYTES_PER_CHUNK = 256
+"""More than what HDF5 itself needs for a new file, and for another block."""
 
 _GZIP_LEVEL = 1
 
@@ -82,27 +83,28 @@ def create_schema(
         block_steps: Rows written at once.
         config: The provenance as JSON.
     """
-    _attribute(file, "format", FORMAT)
-    _attribute(file, "format_version", np.asarray(FORMAT_VERSION, "<i8"))
-    _attribute(file, "dt_s", float(layout.dt_s))
-    _attribute(file, "steps_planned", layout.steps_planned)
-    _attribute(file, "every", policy.every)
-    _attribute(file, "created", datetime.now(UTC).isoformat(timespec="seconds"))
-    _attribute(file, "software", _software())
-    file.create_dataset("provenance/config", data=config, dtype=h5py.string_dtype())
-    layers = file.create_group("layers", track_order=True)
+    _attribute(file.id, "format", FORMAT)
+    _attribute(file.id, "format_version", np.asarray(FORMAT_VERSION, "<i8"))
+    _attribute(file.id, "dt_s", float(layout.dt_s))
+    _attribute(file.id, "steps_planned", layout.steps_planned)
+    _attribute(file.id, "every", policy.every)
+    _attribute(file.id, "created", datetime.now(UTC).isoformat(timespec="seconds"))
+    _attribute(file.id, "software", _software())
+    text = _dataset(_group(file.id, "provenance"), "config", h5py.string_dtype(), _space(()), None)
+    fill(text, np.asarray(config, h5py.string_dtype()))
+    layers = _group(file.id, "layers", track_order=True)
     datasets = Datasets(
-        steps_valid=_in_place(file, "steps_valid", (1,), np.dtype("<i8")),
-        complete=_in_place(file, "complete", (1,), np.dtype("u1")),
-        counts_rows=_in_place(file, "counts_rows", (2,), np.dtype("<i8")),
-        status=_in_place(file, "status", (), h5py.string_dtype("utf-8", STATUS_BYTES)),
+        steps_valid=_in_place(file.id, "steps_valid", (1,), np.dtype("<i8")),
+        complete=_in_place(file.id, "complete", (1,), np.dtype("u1")),
+        counts_rows=_in_place(file.id, "counts_rows", (2,), np.dtype("<i8")),
+        status=_in_place(file.id, "status", (), h5py.string_dtype("utf-8", STATUS_BYTES)),
         steps=(
-            _growing(file, "steps", (), np.dtype("<i8"), (block_steps,))
+            _growing(file.id, "steps", (), np.dtype("<i8"), (block_steps,))
             if policy.every > 1
             else None
         ),
         layers=tuple(
-            _create_layer(layers.create_group(layer.name), index, layer, policy, block_steps)
+            _create_layer(_group(layers, layer.name), index, layer, policy, block_steps)
             for index, layer in enumerate(layout.selected(policy))
         ),
     )
@@ -142,6 +144,7 @@ def provenance_json(provenance: dict[str, Any]) -> str:
         ) from error
 
 
+@cache
 def _software() -> str:
     try:
         return f"srcsnn {version('srcsnn')}"
@@ -187,14 +190,23 @@ def _create_layer(
 
 # Below the low-level interface of h5py, several times faster than `create_dataset` and `attrs`,
 # as a short sleep takes hardly longer than these. `Any`: h5py ships no types.
+# ruff: noqa: ANN401
 
 
 def _attribute(parent: Any, name: str, value: str | float | npt.NDArray[np.int64]) -> None:
     is_text = isinstance(value, str)
     array = np.asarray(value, h5py.string_dtype() if is_text else None)
-    kind = _type("text" if is_text else array.dtype.str)
-    attribute = h5py.h5a.create(parent.id, name.encode(), kind, _space(array.shape))
-    attribute.write(array, mtype=kind)
+    on_disk, in_memory = _types("text" if is_text else array.dtype.str)
+    attribute = h5py.h5a.create(parent, name.encode(), on_disk, _space(array.shape))
+    attribute.write(array, mtype=in_memory)
+
+
+def _group(parent: Any, name: str, track_order: bool = False) -> Any:
+    properties = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    if track_order:
+        order = h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED
+        properties.set_link_creation_order(order)
+    return h5py.h5g.create(parent, name.encode(), gcpl=properties)
 
 
 def _growing(
@@ -217,8 +229,10 @@ def _in_place(parent: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[An
 
 
 @cache
-def _type(name: str) -> Any:
-    return h5py.h5t.py_create(h5py.string_dtype() if name == "text" else np.dtype(name))
+def _types(name: str) -> tuple[Any, Any]:
+    """Types of a value on the disk and in memory."""
+    dtype = h5py.string_dtype() if name == "text" else np.dtype(name)
+    return h5py.h5t.py_create(dtype, logical=True), h5py.h5t.py_create(dtype)
 
 
 def _space(shape: tuple[int, ...]) -> Any:
@@ -227,4 +241,4 @@ def _space(shape: tuple[int, ...]) -> Any:
 
 def _dataset(parent: Any, name: str, dtype: np.dtype[Any], space: Any, properties: Any) -> Any:
     kind = h5py.h5t.py_create(dtype, logical=True)
-    return h5py.h5d.create(parent.id, name.encode(), kind, space, properties)
+    return h5py.h5d.create(parent, name.encode(), kind, space, properties)

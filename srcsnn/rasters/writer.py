@@ -21,6 +21,7 @@ from srcsnn.rasters.layout import RasterLayout, channels_of, counts_dtype, pack,
 from srcsnn.rasters.policy import RecordPolicy
 from srcsnn.rasters.schema import (
     METADATA_BYTES,
+    METADATA_BYTES_PER_CHUNK,
     METADATA_BYTES_PER_LAYER,
     LayerDatasets,
     create_schema,
@@ -80,6 +81,7 @@ class RasterFile:
         self, path: Path, layout: RasterLayout, policy: RecordPolicy, block_steps: int
     ) -> None:
         self.rows = 0
+        self._abandoned = False
         self._path = path
         self._counts_only = policy.counts_only
         self._counts_rows = np.full(2, -1, "<i8")
@@ -107,7 +109,7 @@ class RasterFile:
             for layer in self._datasets.layers
             for chunk in _compressed(layer, filled[layer.layout.name])
         ]
-        self._require_space(sum(len(chunk.data) for chunk in chunks))
+        self._require_space(chunks)
         with self._abandon_on_error():
             self._write(block, chunks, totals)
         self.rows = block.first + block.filled
@@ -122,7 +124,7 @@ class RasterFile:
         Raises:
             OSError: If even that fails; the rows written so far stay readable.
         """
-        if not self._file.id.valid:
+        if self._abandoned:
             return
         with self._abandon_on_error():
             self._fill_totals(0, self._totals, self.rows)
@@ -162,9 +164,10 @@ class RasterFile:
         self._counts_rows[place] = rows
         fill(self._datasets.counts_rows, self._counts_rows)
 
-    def _require_space(self, data_bytes: int) -> None:
-        metadata = METADATA_BYTES + METADATA_BYTES_PER_LAYER * len(self._datasets.layers)
-        require_space(self._path.parent, self._file.id.get_filesize(), data_bytes + metadata)
+    def _require_space(self, chunks: list[_Chunk]) -> None:
+        need = METADATA_BYTES + METADATA_BYTES_PER_LAYER * len(self._datasets.layers)
+        need += sum(len(chunk.data) + METADATA_BYTES_PER_CHUNK for chunk in chunks)
+        require_space(self._path.parent, self._file.id.get_filesize(), need)
 
     @contextlib.contextmanager
     def _abandon_on_error(self) -> Iterator[None]:
@@ -177,6 +180,7 @@ class RasterFile:
             yield
         except BaseException as error:
             if self._file.id.valid:
+                self._abandoned = True
                 divert_writes(self._file.id.get_vfd_handle())
                 with contextlib.suppress(OSError, RuntimeError, ValueError):
                     self._file.close()

@@ -1,0 +1,63 @@
+"""Parts of an axis: what the user asks for, and the contiguous range that has to be read for it."""
+
+import operator
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+from srcsnn.errors import RasterError
+
+Selection = slice | SupportsIndex | None
+"""Part of an axis: all of it (None), a slice with a step from 1 on, or a single index."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A selection on an axis of known size.
+
+    Attributes:
+        start: First index to read.
+        stop: One past the last index to read.
+        index: The selection on the whole axis, for NumPy; an int drops the axis.
+        local: The selection on the part that was read.
+    """
+
+    start: int
+    stop: int
+    index: int | slice
+    local: int | slice
+
+    @property
+    def stride(self) -> int:
+        """Every how many indices one is selected."""
+        return self.local.step if isinstance(self.local, slice) else 1
+
+    @property
+    def every(self) -> int | slice:
+        """The selection on the part that was read and thinned out by `stride`."""
+        return slice(None) if isinstance(self.local, slice) else 0
+
+
+def span(selection: Selection, size: int, axis: str) -> Span:
+    """A selection as a `Span`.
+
+    Args:
+        selection: What the user asks for.
+        size: Of the axis.
+        axis: Its name, for messages.
+
+    Raises:
+        RasterError: If an index is out of range, or a slice goes backwards.
+    """
+    if selection is None:
+        selection = slice(None)
+    if isinstance(selection, slice):
+        start, stop, step = selection.indices(size)
+        if step < 1:
+            raise RasterError(f"{axis}: a slice must have a step from 1 on, got {step}")
+        stop = max(start, stop)
+        return Span(start, stop, slice(start, stop, step), slice(0, stop - start, step))
+    index = operator.index(selection)
+    if not -size <= index < size:
+        raise RasterError(f"{axis}: there is no {index}, they go from 0 to {size - 1}")
+    index %= size
+    return Span(index, index + 1, index, 0)

@@ -1,0 +1,147 @@
+"""One line per layer: how much it fired, when, how evenly, and what looks wrong."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from srcsnn.rasters.layer import LayerRaster
+from srcsnn.rasters.reader import Raster
+
+SATURATED_RATE = 0.5
+"""Spikes per step above which a neuron counts as saturated."""
+
+SPARKLINE_WIDTH = 32
+"""Characters of a sparkline, fewer if there are fewer steps."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+_SATURATED_SHARE = 0.1
+_SILENT_SHARE = 0.5
+_QUIET_SHARE = 0.25
+_QUIET_STEPS = 10
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """What a layer did, from its counts.
+
+    Attributes:
+        name: Qualified name in the network.
+        kind: "input", "conv" or "linear".
+        shape: Of one step.
+        neurons: Number of neurons.
+        steps: Number of recorded steps.
+        spikes: Spikes of all neurons in all recorded steps.
+        rate_mean: Spikes per neuron and recorded step, over neurons; the others likewise.
+        rate_median: Median over neurons.
+        rate_p95: 95th percentile over neurons.
+        rate_max: Of the busiest neuron.
+        silent_share: Share of neurons that never fired.
+        saturated_share: Share of neurons that fired in more than half of the steps.
+        burst: Largest share of neurons that fired in one step.
+        burst_step: Step number of the run where that was.
+        sparkline: Population rate over time, in Unicode blocks, from 0 to its largest value.
+        stored_bytes: Size of the layer in the file.
+        stored_ratio: That size over a bit per neuron and step.
+        status: Of the file: "complete", or how it ended.
+        warnings: What looks wrong, in words.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    neurons: int
+    steps: int
+    spikes: int
+    rate_mean: float
+    rate_median: float
+    rate_p95: float
+    rate_max: float
+    silent_share: float
+    saturated_share: float
+    burst: float
+    burst_step: int
+    sparkline: str
+    stored_bytes: int
+    stored_ratio: float
+    status: str
+    warnings: tuple[str, ...]
+
+
+def summarize(raster: Raster) -> list[LayerSummary]:
+    """Summaries of all layers in network order.
+
+    Reads only the counts; of a file that a killed run has left, all spikes too.
+
+    Raises:
+        RasterError: If the file is damaged.
+    """
+    return [_summarize(raster, layer) for layer in raster.values()]
+
+
+def sparkline(values: npt.NDArray[np.float64], width: int = SPARKLINE_WIDTH) -> str:
+    """Means of consecutive values as Unicode blocks, from 0 to the largest mean.
+
+    Args:
+        values: Not negative, at least one.
+        width: Characters; fewer if there are fewer values.
+    """
+    edges = np.linspace(0, len(values), min(width, len(values)) + 1).astype(int)
+    means = np.add.reduceat(values, edges[:-1]) / np.diff(edges)
+    top = means.max()
+    if top <= 0:
+        return _BARS[0] * len(means)
+    return "".join(_BARS[round(mean / top * (len(_BARS) - 1))] for mean in means)
+
+
+def _summarize(raster: Raster, layer: LayerRaster) -> LayerSummary:
+    steps = raster.steps
+    rates = layer.rates().ravel()
+    population = layer.population_counts()
+    peak = int(population.argmax())
+    raw_bytes = layer.neurons * len(steps) / 8
+    return LayerSummary(
+        name=layer.name,
+        kind=layer.kind,
+        shape=layer.shape,
+        neurons=layer.neurons,
+        steps=len(steps),
+        spikes=int(population.sum()),
+        rate_mean=float(rates.mean()),
+        rate_median=float(np.median(rates)),
+        rate_p95=float(np.percentile(rates, 95)),
+        rate_max=float(rates.max()),
+        silent_share=float(np.mean(rates == 0)),
+        saturated_share=float(np.mean(rates > SATURATED_RATE)),
+        burst=float(population[peak] / layer.neurons),
+        burst_step=int(steps[peak]),
+        sparkline=sparkline(population / layer.neurons),
+        stored_bytes=layer.stored_bytes,
+        stored_ratio=layer.stored_bytes / raw_bytes,
+        status=raster.status,
+        warnings=tuple(_warnings(layer, rates, population, steps)),
+    )
+
+
+def _warnings(
+    layer: LayerRaster,
+    rates: npt.NDArray[np.float64],
+    population: npt.NDArray[np.int64],
+    steps: npt.NDArray[np.int64],
+) -> list[str]:
+    fired = np.flatnonzero(population)
+    if not len(fired):
+        return [f"{layer.name}: 0 spikes in all {len(steps)} steps"]
+    warnings = []
+    quiet = len(steps) - 1 - int(fired[-1])
+    if quiet >= max(_QUIET_STEPS, _QUIET_SHARE * len(steps)):
+        warnings.append(f"{layer.name}: 0 spikes after step {steps[fired[-1]]}")
+    saturated = float(np.mean(rates > SATURATED_RATE))
+    if saturated >= _SATURATED_SHARE:
+        warnings.append(
+            f"{layer.name}: {saturated:.0%} of neurons fire in more than half of the steps"
+        )
+    silent = float(np.mean(rates == 0))
+    if silent >= _SILENT_SHARE and layer.kind != "input":  # images have dark margins
+        warnings.append(f"{layer.name}: {silent:.0%} of neurons never fire")
+    return [warning.replace("%", " %") for warning in warnings]

@@ -1,0 +1,63 @@
+"""The thread that packs, compresses and writes blocks while the network goes on."""
+
+import queue
+import threading
+
+import numpy as np
+
+from srcsnn.rasters.layout import LayerLayout
+from srcsnn.rasters.writer import Block, RasterFile
+
+_BLOCKS = 2  # one is filled while the other is written
+
+
+class WriterThread:
+    """Owns a file until it is joined, and the two blocks that go to and fro.
+
+    Args:
+        file: To write to; nobody else may use it meanwhile.
+        layers: Those that are recorded.
+        steps: Rows of a block.
+
+    Attributes:
+        error: What went wrong in the thread; nothing is written after it.
+    """
+
+    def __init__(self, file: RasterFile, layers: tuple[LayerLayout, ...], steps: int) -> None:
+        self.file = file
+        self.error: BaseException | None = None
+        self._next_row = 0
+        self._full: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
+        self._empty: queue.SimpleQueue[Block] = queue.SimpleQueue()
+        for _ in range(_BLOCKS):
+            spikes = {layer.name: np.empty((steps, *layer.shape), np.bool_) for layer in layers}
+            self._empty.put(Block(0, np.empty(steps, np.int64), spikes))
+        # A daemon, so that a recorder that nobody closed does not keep the interpreter alive.
+        self._thread = threading.Thread(target=self._run, name="raster-writer", daemon=True)
+        self._thread.start()
+
+    def empty_block(self) -> Block:
+        """A block to fill; waits while both are being written."""
+        block = self._empty.get()
+        block.first, block.filled = self._next_row, 0
+        return block
+
+    def put(self, block: Block) -> None:
+        """Hands a block over; the second time, after an interrupt in between, does nothing."""
+        if block.filled and block.first == self._next_row:
+            self._next_row += block.filled
+            self._full.put(block)
+
+    def join(self) -> None:
+        """Waits until everything handed over is written; the file is the caller's again."""
+        self._full.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (block := self._full.get()) is not None:
+            if self.error is None:
+                try:
+                    self.file.append(block)
+                except BaseException as error:  # raised again in the caller
+                    self.error = error
+            self._empty.put(block)

@@ -1,0 +1,115 @@
+"""Ratios of what a sleep costs to what its convolutions cost, all measured in one run.
+
+    python -m tests.benchmarks
+
+The yardstick of a step is one `conv2d` and one `conv2d_weight` at the same shapes. Each figure is
+the median over interleaved repetitions, so that a busy machine slows both sides alike.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.grad import conv2d_weight
+
+from converters import SpikingNetwork, to_snn
+from srcsnn.consolidation import run
+from srcsnn.neurons import LIF
+from srcsnn.plasticity import IncDec
+from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout
+from srcsnn.replay import PoissonMean
+from srcsnn.seeding import stream
+
+
+def median_ratio(work: Callable[[], None], yardstick: Callable[[], None], repeats: int) -> float:
+    """Median of work time over yardstick time, pair by pair, the first pair left out."""
+    ratios = []
+    for _ in range(repeats + 1):
+        times = []
+        for call in (work, yardstick):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        ratios.append(times[0] / times[1])
+    return statistics.median(ratios[1:])
+
+
+def network(channels: list[int], size: int, padding: int, pool: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for below, above in zip(channels, channels[1:], strict=False):
+        layers += [nn.Conv2d(below, above, 3, padding=padding, bias=False), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if pool else []
+    return nn.Sequential(*layers)
+
+
+def sleeper(cnn: nn.Module, image: torch.Tensor) -> tuple[SpikingNetwork, PoissonMean]:
+    snn = to_snn(cnn, image[None], neuron=LIF(1.0, 0.9), coefficient=2.0)
+    return snn, PoissonMean(image, max_rate_hz=200.0, dt_s=0.001)
+
+
+def nights(snn: SpikingNetwork, replay: PoissonMean, steps: int, **options: object) -> None:
+    generator = stream(0, "sleep")
+    run(snn, replay, IncDec(1e-7, 1e-7), steps=steps, generator=generator, **options)  # type: ignore[arg-type]
+
+
+def step_ratio(cnn: nn.Sequential, image: torch.Tensor, steps: int, repeats: int) -> float:
+    snn, replay = sleeper(cnn, image)
+    pairs = []
+    pre = (torch.rand_like(image) < 0.1).float()[None]
+    for layer in cnn:
+        post = layer(pre)
+        if isinstance(layer, nn.Conv2d):
+            pairs.append((pre, layer, (torch.rand_like(post) < 0.1).float()))
+        pre = (torch.rand_like(post) < 0.1).float()
+
+    @torch.no_grad()
+    def yardstick() -> None:
+        for _ in range(steps):
+            for spikes, layer, post in pairs:
+                F.conv2d(spikes, layer.weight, padding=layer.padding)
+                conv2d_weight(spikes, layer.weight.shape, post, padding=layer.padding)
+
+    return median_ratio(lambda: nights(snn, replay, steps), yardstick, repeats)
+
+
+def recording_ratio(cnn: nn.Module, image: torch.Tensor, steps: int, repeats: int) -> float:
+    snn, replay = sleeper(cnn, image)
+    shapes = {"input": tuple(image.shape), **snn.shapes(tuple(image.shape))}
+    layers = tuple(
+        LayerLayout(name, shape, "input" if name == "input" else "conv")
+        for name, shape in shapes.items()
+    )
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def recorded() -> None:
+            path = Path(folder) / "run.h5"
+            with HDF5Recorder(path, overwrite=True) as recorder:
+                recorder.begin(RasterLayout(layers, steps, 0.001))
+                see = lambda name, spikes: recorder.record(name, spikes[0].numpy())  # noqa: E731
+                nights(snn, replay, steps, observers=[see])
+
+        return median_ratio(recorded, lambda: nights(snn, replay, steps), repeats)
+
+
+def main() -> None:
+    generator = torch.Generator().manual_seed(0)
+    digit = torch.rand(1, 28, 28, generator=generator)
+    large = torch.rand(64, 56, 56, generator=generator)
+    mnist = network([1, 10, 20], 28, padding=0, pool=True)
+    wide = network([64, 64], 56, padding=1, pool=False)
+    print(f"threads: {torch.get_num_threads()}")
+    print(f"step, MNIST shapes:      {step_ratio(mnist, digit, 200, 9):.2f} (at most 2.5)")
+    print(f"step, 64 to 64 at 56x56: {step_ratio(wide, large, 10, 9):.2f} (at most 1.4)")
+    print(f"recording, MNIST, 222 steps:   {recording_ratio(mnist, digit, 222, 9):.3f} (at most 1.1)")
+    print(f"recording, MNIST, 2,000 steps: {recording_ratio(mnist, digit, 2000, 5):.3f} (at most 1.1)")
+    print(f"recording, 56x56, 100 steps:   {recording_ratio(wide, large, 100, 3):.3f} (at most 1.1)")
+
+
+if __name__ == "__main__":
+    main()
