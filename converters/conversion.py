@@ -5,7 +5,7 @@ is the change: a network that did not sleep comes back bit for bit.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -116,7 +116,7 @@ def _make_unit(
         values = operator.bias.detach().clone()  # type: ignore[operator]  # a Parameter
         spatial = (1,) * (operator.weight.dim() - 2)  # type: ignore[operator]
         current = (scale.alpha / scale.below * values).view(-1, *spatial)
-    operator.bias = None
+    operator.register_parameter("bias", None)  # it is a current now
     return Unit(
         name=site.name,
         synapse=Synapse(operator, scale.alpha, current),
@@ -131,7 +131,7 @@ def _rewire(
 ) -> fx.GraphModule:
     """The CNN's graph with synapses and neurons in place of its layers and activations."""
     graph = network.graph
-    kinds = classify(network)
+    kinds = dict(classify(network))
     for index, (site, unit) in enumerate(zip(sites, units, strict=True)):
         network.add_submodule(f"synapse_{index}", unit.synapse)
         network.add_submodule(f"neurons_{index}", unit.neurons)
@@ -157,7 +157,7 @@ def _rewire(
 
 
 def _synapse_inputs(
-    graph: fx.Graph, node: fx.Node, kinds: dict[fx.Node, Kind], bias: Bias
+    graph: fx.Graph, node: fx.Node, kinds: Mapping[fx.Node, Kind], bias: Bias
 ) -> tuple[fx.Node, ...]:
     """`(pre,)`, or `(pre, drive)` where the CNN normalises its images in front of the layer."""
     if not _normalizes(node, kinds):
@@ -172,7 +172,7 @@ def _synapse_inputs(
     return (pre, drive)
 
 
-def _normalizes(node: fx.Node, kinds: dict[fx.Node, Kind]) -> bool:
+def _normalizes(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
     """Whether a normalisation stands between the images and this node."""
     while kinds[node] is not Kind.INPUT and node.all_input_nodes:
         if kinds[node] is Kind.AFFINE:
@@ -186,7 +186,7 @@ def _normalizes(node: fx.Node, kinds: dict[fx.Node, Kind]) -> bool:
 def _rebuild(
     graph: fx.Graph,
     node: fx.Node,
-    kinds: dict[fx.Node, Kind],
+    kinds: Mapping[fx.Node, Kind],
     *,
     keep_affine: bool,
     images: fx.Node | None = None,

@@ -171,9 +171,11 @@ def measure_scales(
             meter.histogram = torch.zeros(10_000, dtype=torch.float64)
         _run(metered, images)
     scales: dict[str, Scale] = {}
-    carried = {None: 1.0}  # what the images are carried on with: they lie in [0, 1]
+    carried: dict[str | None, float] = {
+        None: 1.0
+    }  # what the images are carried on with: they lie in [0, 1]
     for site, meter in zip(sites, meters, strict=True):
-        weight = float(network.get_submodule(site.name).weight.max())
+        weight = float(network.get_parameter(f"{site.name}.weight").max())
         largest = normalization.largest(meter.read(normalization.percentile), weight)
         if largest <= 0:
             raise ConversionError(
@@ -200,7 +202,8 @@ def _insert_meters(
         metered.add_submodule(f"_meter_{index}", meter)
         with graph.inserting_after(activation):
             end = graph.call_module(f"_meter_{index}", (activation,))
-        activation.replace_all_uses_with(end, delete_user_cb=lambda user, end=end: user is not end)
+        activation.replace_all_uses_with(end)
+        end.args = (activation,)  # which the line above turned to itself
         meters.append(meter)
         ends.append(end)
     graph.output(ends[-1])
@@ -217,7 +220,7 @@ def _drop_unused(graph: fx.Graph, keep: set[fx.Node]) -> None:
 
 def _run(network: fx.GraphModule, images: Tensor) -> None:
     weight = next(network.parameters())
-    for batch in images.split(max(1, _BATCH_NUMBERS // images[0].numel())):
+    for batch in torch.split(images, max(1, _BATCH_NUMBERS // images[0].numel())):
         try:
             network(batch.to(weight))
         except RuntimeError as error:

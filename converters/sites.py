@@ -1,7 +1,7 @@
 """Where in a traced network the spiking layers will stand."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,7 +129,7 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
 def _find_activation(
     network: fx.GraphModule,
     synapse: fx.Node,
-    kinds: dict[fx.Node, Kind],
+    kinds: Mapping[fx.Node, Kind],
     problems: dict[fx.Node, str],
 ) -> fx.Node:
     """The ReLU behind a layer, max-pooling in between allowed; the layer itself if it is last."""
@@ -164,7 +164,7 @@ def _descendants(node: fx.Node) -> Iterator[fx.Node]:
             waiting.extend(user.users)
 
 
-def _find_below(synapse: fx.Node, kinds: dict[fx.Node, Kind]) -> str | None:
+def _find_below(synapse: fx.Node, kinds: Mapping[fx.Node, Kind]) -> str | None:
     """The layer whose spikes arrive here. One branch only: joining branches are unsupported."""
     node = synapse
     while True:

@@ -590,7 +590,7 @@ def _patch_safetensors(checkpoint: Checkpoint, changed: Mapping[str, Tensor]) ->
     for key, weights in changed.items():
         begin, end = header[checkpoint.prefix + key]["data_offsets"]
         new = weights.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        assert len(new) == end - begin  # noqa: S101  # same shape and dtype as in the file
+        assert len(new) == end - begin  # same shape and dtype as in the file
         data[start + begin : start + end] = new
     return bytes(data)
 

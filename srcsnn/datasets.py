@@ -27,7 +27,6 @@ Split = Literal["train", "test"]
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 
-
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images with their classes, and what is to be said about them.

@@ -3,7 +3,6 @@
 Every distortion maps images in [0, 1] to images in [0, 1]; level 0, the clean image, is not listed.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache

@@ -166,7 +166,7 @@ def _scores(model: nn.Module, batch: Tensor, target: Tensor) -> Tensor:
         )
     if not torch.isfinite(scores).all():
         raise SrcsnnError("the network's scores are not finite; check its weights")
-    if not (0 <= int(target.min()) and int(target.max()) < scores.shape[1]):
+    if not (int(target.min()) >= 0 and int(target.max()) < scores.shape[1]):
         raise DatasetError(
             f"labels from {int(target.min())} to {int(target.max())} for {scores.shape[1]} classes"
         )

@@ -87,7 +87,7 @@ class ConvSynapse:
     def _count(self, pre: Tensor, shape: tuple[int, ...], post: Tensor, groups: int) -> Tensor:
         if self._margins:
             pre = F.pad(pre, self._margins)
-        counts: Tensor = self._correlate(
+        counts: Tensor = self._correlate(  # type: ignore[no-untyped-call]  # torch
             pre, shape, post, self.stride, self.padding, self.dilation, groups
         )
         return counts

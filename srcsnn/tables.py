@@ -87,8 +87,8 @@ def raster_table(layers: Sequence[LayerSummary]) -> Table:
             f"{layer.rate_max:.4f}",
             f"{layer.silent_share:.1%}",
             f"{layer.saturated_share:.1%}",
-            f"{layer.largest_burst:,}",
+            f"{layer.burst:.4f}",
             layer.sparkline,
-            f"{layer.bytes_on_disk / 1e6:.2f} MB",
+            f"{layer.stored_bytes / 1e6:.2f} MB",
         )
     return table

@@ -73,12 +73,13 @@ def train(
         torch.manual_seed(key(seed, "dropout") % 2**63)  # dropout takes no generator
         for epoch in range(1, protocol.epochs + 1):
             total = 0.0
-            for batch in torch.randperm(len(images), generator=order).split(protocol.batch_size):
+            shuffled = torch.randperm(len(images), generator=order)
+            for batch in torch.split(shuffled, protocol.batch_size):
                 logits = model(images[batch].to(device))
                 targets = F.one_hot(labels[batch].to(device), logits.shape[1]).to(logits.dtype)
                 loss = F.binary_cross_entropy_with_logits(logits, targets)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch
                 optimizer.step()
                 total += loss.item() * len(batch)
             progress(epoch, total / len(images))

@@ -78,8 +78,6 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def report_errors(*, debug: bool) -> Iterator[None]:
     """Turns an error that a user can mend into one or two lines and an exit code."""
-    from srcsnn.errors import ConfigError, ConversionError, SrcsnnError
-
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -91,13 +89,12 @@ def report_errors(*, debug: bool) -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output, `head` for example, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except (SrcsnnError, ConversionError) as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
-    except (OSError, MemoryError) as error:
-        if debug:
+    except (ValueError, OSError, MemoryError) as error:
+        # Imported here: it brings torch along, and `--help` does without.
+        from srcsnn.errors import ConfigError, ConversionError, SrcsnnError
+
+        mendable = isinstance(error, SrcsnnError | ConversionError | OSError | MemoryError)
+        if debug or not mendable:
             raise
         print(f"error: {error or type(error).__name__}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None

@@ -21,7 +21,9 @@ EXAMPLES = "Example: srcsnn evaluate model.pt slept.pt --arch paper-mnist --data
 
 
 def evaluate(
-    checkpoints: Annotated[list[str], typer.Argument(help="One or more; the first is compared to.")],
+    checkpoints: Annotated[
+        list[str], typer.Argument(help="One or more; the first is compared to.")
+    ],
     arch: Arch,
     data: Data,
     distortions: Annotated[
@@ -32,8 +34,9 @@ def evaluate(
         ),
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="JSON of counts.")] = None,
-    figure: Annotated[str | None, typer.Option(help="Accuracy against intensity: .png .svg .pdf")]
-    = None,
+    figure: Annotated[
+        str | None, typer.Option(help="Accuracy against intensity: .png .svg .pdf")
+    ] = None,
     seed: Seed = 0,
     data_root: DataRoot = None,
     download: Download = False,

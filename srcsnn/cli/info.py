@@ -13,7 +13,9 @@ def info(
     checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
     arch: Arch,
     data: Data,
-    config: Annotated[str, typer.Option(help="paper-mnist, paper-cifar10, digits, or a TOML file.")],
+    config: Annotated[
+        str, typer.Option(help="paper-mnist, paper-cifar10, digits, or a TOML file.")
+    ],
     data_root: DataRoot = None,
     download: Download = False,
 ) -> None:

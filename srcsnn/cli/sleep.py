@@ -26,7 +26,9 @@ def sleep(
     checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
     arch: Arch,
     data: Data,
-    config: Annotated[str, typer.Option(help="paper-mnist, paper-cifar10, digits, or a TOML file.")],
+    config: Annotated[
+        str, typer.Option(help="paper-mnist, paper-cifar10, digits, or a TOML file.")
+    ],
     output: Annotated[str, typer.Option("--output", "-o", help="Checkpoint to write.")],
     raster: Annotated[str | None, typer.Option(help="HDF5 file for the spikes.")] = None,
     record_layers: Annotated[
@@ -68,8 +70,13 @@ def sleep(
     check_output(output, loaded, overwrite=overwrite)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
-    origin = {"command": "sleep", "arch": arch, "data": images.name, "note": images.note,
-              "input": str(loaded.path), "input_sha256": loaded.sha256}  # fmt: skip
+    origin: dict[str, object] = {
+        "command": "sleep",
+        "arch": arch,
+        "data": images.name,
+        "note": images.note,
+        "input": str(loaded.path),
+    }
     policy = RecordPolicy(
         layers=tuple(record_layers or ["*"]), every=record_every, counts_only=counts_only
     )

@@ -22,13 +22,12 @@ def train(
     """Train one of the paper's networks by the paper's protocol."""
     from dataclasses import asdict, replace
 
-    import torch
-
     from srcsnn.checkpoints import check_output, save_new
     from srcsnn.datasets import load_images
     from srcsnn.errors import ConfigError
     from srcsnn.models import ARCHITECTURES
     from srcsnn.plugins import nearest
+    from srcsnn.robustness import evaluate
     from srcsnn.training import PROTOCOLS, initialize
     from srcsnn.training import train as run
 
@@ -54,11 +53,7 @@ def train(
     origin = {"command": "train", "arch": arch, "data": images.name, "note": images.note}
     save_new(output, model, origin | {"protocol": asdict(protocol), "seed": seed}, overwrite)
     test = load_images(data, "test", data_root, download)
-    with torch.inference_mode():
-        correct = sum(
-            int((model(batch).argmax(1) == labels).sum())
-            for batch, labels in zip(test.images.split(1000), test.labels.split(1000), strict=True)
-        )
-    say(f"{output}: {correct} of {len(test.labels)} test images right")
+    clean = evaluate(model, test.images, test.labels, distortions=()).cells[0]
+    say(f"{output}: {clean.correct} of {clean.total} test images right")
     if images.note:
         say(f"note: {images.note}")

@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ def median_ratio(work: Callable[[], None], yardstick: Callable[[], None], repeat
 
 def network(channels: list[int], size: int, padding: int, pool: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for below, above in zip(channels, channels[1:], strict=False):
+    for below, above in pairwise(channels):
         layers += [nn.Conv2d(below, above, 3, padding=padding, bias=False), nn.ReLU()]
         layers += [nn.MaxPool2d(2)] if pool else []
     return nn.Sequential(*layers)
@@ -106,9 +107,15 @@ def main() -> None:
     print(f"threads: {torch.get_num_threads()}")
     print(f"step, MNIST shapes:      {step_ratio(mnist, digit, 200, 9):.2f} (at most 2.5)")
     print(f"step, 64 to 64 at 56x56: {step_ratio(wide, large, 10, 9):.2f} (at most 1.4)")
-    print(f"recording, MNIST, 222 steps:   {recording_ratio(mnist, digit, 222, 9):.3f} (at most 1.1)")
-    print(f"recording, MNIST, 2,000 steps: {recording_ratio(mnist, digit, 2000, 5):.3f} (at most 1.1)")
-    print(f"recording, 56x56, 100 steps:   {recording_ratio(wide, large, 100, 3):.3f} (at most 1.1)")
+    print(
+        f"recording, MNIST, 222 steps:   {recording_ratio(mnist, digit, 222, 9):.3f} (at most 1.1)"
+    )
+    print(
+        f"recording, MNIST, 2,000 steps: {recording_ratio(mnist, digit, 2000, 5):.3f} (at most 1.1)"
+    )
+    print(
+        f"recording, 56x56, 100 steps:   {recording_ratio(wide, large, 100, 3):.3f} (at most 1.1)"
+    )
 
 
 if __name__ == "__main__":
