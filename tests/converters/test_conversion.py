@@ -1,0 +1,270 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.transforms import Normalize
+
+from converters import ConversionError, Diehl, Legacy, Percentile, to_ann, to_snn
+from srcsnn.neurons import LIF
+
+NEURON = LIF(0.5, 0.9)
+
+
+class Integrate:
+    """Integrate and fire with reset by subtraction, whose rate is the ReLU of its current."""
+
+    def init_state(self, current):
+        return torch.zeros_like(current)
+
+    def __call__(self, current, state):
+        voltage = state + current
+        spikes = (voltage > 1).to(current.dtype)
+        return spikes, voltage - spikes
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.fc = nn.Linear(4 * 16, 5)
+
+    def forward(self, x):
+        x = F.avg_pool2d(F.max_pool2d(self.conv(x), 2).relu(), 1)
+        x = F.dropout(x, 0.5, training=self.training)
+        return F.log_softmax(self.fc(x.view(x.size(0), -1)), 1)
+
+
+class OwnNormalization(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.4]))
+        self.register_buffer("std", torch.tensor([0.3]))
+        self.conv = nn.Conv2d(1, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv((x - self.mean[None, :, None, None]) / self.std[:, None, None]).relu()
+
+
+def plain(*extra):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), *extra)
+
+
+NETWORKS = {
+    "bias, stride, groups, dilation": lambda: plain(
+        nn.Conv2d(4, 4, 3, stride=2, padding=2, groups=2, dilation=2), nn.ReLU(inplace=True)
+    ),
+    "pooling and identity": lambda: plain(
+        nn.Identity(), nn.AvgPool2d(2), nn.Dropout(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(16, 3), nn.Softmax(1),
+    ),
+    "max-pool before ReLU, functions": Functional,
+    "own normalisation": OwnNormalization,
+    "torchvision normalisation": lambda: nn.Sequential(Normalize([0.4], [0.3]), *plain()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", ["conv", "all"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_sleep_the_network_comes_back_bit_for_bit(name, dtype, layers):
+    torch.manual_seed(0)
+    model = NETWORKS[name]().to(dtype).train()
+    before = copy.deepcopy(model.state_dict())
+    images = torch.rand(5, 1, 8, 8)
+    snn = to_snn(model, images, neuron=NEURON, layers=layers)
+    with torch.no_grad():
+        spikes = snn((torch.rand(1, 1, 8, 8) < 0.5).to(snn.units[0].synapse.weight))
+    assert set(spikes.unique().tolist()) <= {0.0, 1.0}
+    after = to_ann(snn, model).state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[k], before[k]) for k in before)
+    assert all(after[k].dtype == before[k].dtype for k in before)
+    assert all(torch.equal(model.state_dict()[k], before[k]) for k in before)
+    assert model.training
+
+
+@pytest.mark.parametrize("make", [Functional, OwnNormalization, lambda: plain()])
+def test_spike_rates_follow_the_cnns_activations(make):
+    # Evidence that alpha, the bias current and the normalisation are right: with an ideal neuron
+    # the rate over T steps is the activation over lambda, to within 1 / T.
+    torch.manual_seed(0)
+    model, images = make().eval(), torch.rand(20, 1, 8, 8)
+    snn = to_snn(model, images, neuron=Integrate())
+    (unit,) = snn.units
+    steps, generator = 4000, torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        total = sum(
+            snn((torch.rand(1, 1, 8, 8, generator=generator) < images[:1]).float())
+            for _ in range(steps)
+        )
+        first = model.conv if hasattr(model, "conv") else model[0]
+        drive = (images[:1] - 0.4) / 0.3 if make is OwnNormalization else images[:1]
+        expected = first(drive).relu() / unit.largest
+    # A rate cannot follow the luck of the draw: 5 standard deviations of the mean input.
+    assert (total / steps - expected).abs().max() < 0.06
+    assert expected.max() > 0.3
+
+
+def two_layers():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(3, 2, 2, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4, bias=False),
+    )  # fmt: skip
+
+
+def lambdas(model, images):
+    """Largest activation and weight of each of the three layers."""
+    found, x = [], images
+    for layer in model:
+        x = layer(x)
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            found.append(max(float(x.max()), float(layer.weight.max()), 0.0))
+    return found
+
+
+@torch.no_grad()
+def test_alpha_is_diehls_over_all_images():
+    model = two_layers()
+    images = torch.rand(40, 1, 8, 8) * 0.1
+    images[-1] = 1.0  # the largest activations are those of the last image
+    one, two, three = lambdas(model, images)
+    snn = to_snn(model, images, neuron=NEURON, layers="all", coefficient=2.0)
+    alphas = [unit.alpha for unit in snn.units]
+    assert alphas == pytest.approx([2 / one, 2 * one / two, 2 * two / three], rel=1e-6)
+    assert [u.largest for u in snn.units] == pytest.approx([one, two, three], rel=1e-6)
+
+
+@torch.no_grad()
+def test_legacy_divides_by_the_factor_that_was_applied():
+    model, images = two_layers(), torch.rand(10, 1, 8, 8)
+    one, two, three = lambdas(model, images)
+    snn = to_snn(model, images, neuron=NEURON, layers="all", normalization=Legacy())
+    expected = [1 / one, one / two, two / (one * three)]
+    assert [unit.alpha for unit in snn.units] == pytest.approx(expected, rel=1e-6)
+
+
+@torch.no_grad()
+def test_percentile_covers_that_share_of_the_positive_activations():
+    model, images = two_layers(), torch.rand(50, 1, 8, 8)
+    activations = model[0](images).relu()
+    positive = activations[activations > 0]
+    snn = to_snn(model, images, neuron=NEURON, normalization=Percentile(90.0))
+    expected = float(positive.quantile(0.9))
+    assert snn.units[0].largest == pytest.approx(expected, abs=2e-3 * float(positive.max()))
+    whole = to_snn(model, images, neuron=NEURON, normalization=Percentile(100.0))
+    assert whole.units[0].largest == pytest.approx(float(positive.max()))
+    assert Diehl() == Diehl()
+
+
+def test_the_graph_ends_at_the_last_layer_that_sleeps():
+    model = two_layers()
+    snn = to_snn(model, torch.rand(3, 1, 8, 8), neuron=NEURON, layers=["0"])
+    assert [(u.name, u.sleeps) for u in snn.units] == [("0", True)]
+    snn = to_snn(model, torch.rand(3, 1, 8, 8), neuron=NEURON, layers=["6"])
+    assert [(u.name, u.sleeps) for u in snn.units] == [("0", False), ("3", False), ("6", True)]
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return (x + self.b(x)).relu().mean((2, 3))
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def shared():
+    conv = nn.Conv2d(1, 1, 3, padding=1)
+    return nn.Sequential(conv, nn.ReLU(), conv, nn.ReLU())
+
+
+def tied():
+    model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU(), nn.Conv2d(1, 1, 3), nn.ReLU())
+    model[2].weight = model[0].weight
+    return model
+
+
+REFUSED = {
+    "GELU": (lambda: plain(nn.GELU(), nn.Conv2d(4, 2, 3), nn.ReLU()), r"2 \(GELU\)"),
+    "BatchNorm": (
+        lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()),
+        r"1 \(BatchNorm2d\).*fuse_conv_bn_eval",
+    ),
+    "ConvTranspose": (
+        lambda: plain(nn.ConvTranspose2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU()),
+        r"2 \(ConvTranspose2d\)",
+    ),
+    "residual": (Residual, r"add.*joins branches|b \(Conv2d\)"),
+    "reflected border": (
+        lambda: plain(nn.Conv2d(4, 2, 3, padding=1, padding_mode="reflect"), nn.ReLU(),
+                      nn.Conv2d(2, 2, 3), nn.ReLU()),
+        "padding_mode='reflect'",
+    ),
+    "used twice": (shared, r"0 \(Conv2d\): used 2 times"),
+    "tied": (tied, r"2 \(Conv2d\): shares its weights with 0"),
+    "no ReLU": (
+        lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.ReLU()),
+        r"0 \(Conv2d\): a ReLU must stand straight behind",
+    ),
+    "untraceable": (Branching, "cannot be traced"),
+    "no convolution": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), "no convolution"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_converted_is_refused_by_name(name):
+    make, message = REFUSED[name]
+    with pytest.raises(ConversionError, match=message):
+        to_snn(make(), torch.rand(2, 1, 8, 8), neuron=NEURON)
+
+
+def test_all_problems_are_listed_at_once():
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.GELU(), nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2), nn.ReLU(),
+        nn.Conv2d(2, 2, 3), nn.Sigmoid(), nn.Conv2d(2, 2, 1), nn.ReLU(),
+    )  # fmt: skip
+    with pytest.raises(ConversionError) as error:
+        to_snn(model, torch.rand(2, 1, 9, 9), neuron=NEURON)
+    for name in ("1 (GELU)", "3 (BatchNorm2d)", "6 (Sigmoid)", "supported: Conv1d"):
+        assert name in str(error.value)
+
+
+def test_an_unknown_layer_name_names_the_nearest():
+    with pytest.raises(ConversionError, match=r"'convv' \(did you mean 'conv'\?\)"):
+        to_snn(Functional(), torch.rand(2, 1, 8, 8), neuron=NEURON, layers=["convv"])
+
+
+def test_weights_that_are_not_finite_are_named():
+    model = plain()
+    with torch.no_grad():
+        model[0].weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ConversionError, match="0: activations are not finite"):
+        to_snn(model, torch.rand(2, 1, 8, 8), neuron=NEURON)
+
+
+def test_a_silent_layer_is_named():
+    model = plain()
+    with torch.no_grad():
+        model[0].weight.fill_(-1)
+        model[0].bias.fill_(-1)
+    with pytest.raises(ConversionError, match="0: silent for all 2 images"):
+        to_snn(model, torch.rand(2, 1, 8, 8), neuron=NEURON)
+
+
+def test_images_of_the_wrong_shape_are_refused():
+    with pytest.raises(ConversionError, match=r"cannot take images of shape \(3, 8, 8\)"):
+        to_snn(plain(), torch.rand(2, 3, 8, 8), neuron=NEURON)
+
+
+def test_one_neuron_model_for_each_layer():
+    with pytest.raises(ConversionError, match="3 neuron models for 2 spiking layers: 0, 3"):
+        to_snn(two_layers(), torch.rand(2, 1, 8, 8), neuron=[NEURON] * 3)

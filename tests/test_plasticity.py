@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from converters import to_snn
+from srcsnn.errors import ConfigError
+from srcsnn.neurons import LIF
+from srcsnn.plasticity import IncDec, plastic
+from srcsnn.synapses import synapse_of
+from tests import reference
+
+
+@st.composite
+def geometries(draw):
+    groups = draw(st.sampled_from([1, 2]))
+    kernel = draw(st.integers(1, 3))
+    dilation = draw(st.integers(1, 2))
+    padding = draw(st.integers(0, 2))
+    size = draw(st.integers(max(1, dilation * (kernel - 1) + 1 - 2 * padding), 6))
+    return {
+        "channels": (groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 2))),
+        "kernel": kernel,
+        "stride": draw(st.integers(1, 2)),
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "size": size,
+        "rate": draw(st.sampled_from([0.0, 0.2, 0.7, 1.0])),
+        "seed": draw(st.integers(0, 10_000)),
+    }
+
+
+@settings(deadline=None, max_examples=60)
+@given(geometries())
+def test_conv_update_equals_nested_loops(g):
+    generator = torch.Generator().manual_seed(g["seed"])
+    options = {k: g[k] for k in ("stride", "padding", "dilation", "groups")}
+    conv = nn.Conv2d(*g["channels"], g["kernel"], bias=False, **options)
+    pre = torch.rand(2, g["channels"][0], g["size"], g["size"], generator=generator)
+    pre = (pre < g["rate"]).float()
+    post = (torch.rand(conv(pre).shape, generator=generator) < 0.4).float()
+    change, _ = IncDec(0.3, 0.2).update(synapse_of(conv), pre, post, None)
+    shape = tuple(conv.weight.shape)
+    expected = sum(
+        reference.inc_dec(
+            reference.conv_pairs(shape, one.shape, **options),
+            shape, one.numpy(), other.numpy(), 0.3, 0.2,
+        )
+        for one, other in zip(pre, post, strict=True)
+    )  # fmt: skip
+    np.testing.assert_allclose(change.numpy(), expected, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 10_000))
+def test_linear_update_equals_nested_loops(inputs, outputs, seed):
+    generator = torch.Generator().manual_seed(seed)
+    linear = nn.Linear(inputs, outputs, bias=False)
+    pre = (torch.rand(1, inputs, generator=generator) < 0.5).float()
+    post = (torch.rand(1, outputs, generator=generator) < 0.5).float()
+    change, _ = IncDec(0.3, 0.2).update(synapse_of(linear), pre, post, None)
+    shape = (outputs, inputs)
+    expected = reference.inc_dec(
+        reference.linear_pairs(shape), shape, pre[0].numpy(), post[0].numpy(), 0.3, 0.2
+    )
+    np.testing.assert_allclose(change.numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same.")  # torch, of even kernels
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_same_padding_is_the_padding_of_the_convolution(kernel):
+    conv = nn.Conv2d(1, 1, kernel, padding="same", bias=False).double()
+    pre = (torch.rand(1, 1, 5, 5, generator=torch.Generator().manual_seed(0)) < 0.5).double()
+    post = torch.ones(1, 1, 5, 5, dtype=torch.float64)
+    # The gradient of the sum of a convolution with respect to its weights is the count of hits.
+    conv(pre).backward(post)
+    torch.testing.assert_close(synapse_of(conv).hits(pre, post), conv.weight.grad)
+
+
+def test_bfloat16_counts_stay_exact():
+    conv = nn.Conv2d(1, 1, 1, bias=False).bfloat16()
+    spikes = torch.ones(1, 1, 20, 20, dtype=torch.bfloat16)
+    spikes[..., 0, :1] = 0
+    assert synapse_of(conv).hits(spikes, spikes).item() == 399  # bfloat16 would say 400
+
+
+def test_no_post_spike_leaves_the_weights_unchanged():
+    conv = nn.Conv2d(2, 3, 3, padding=1)
+    change, _ = IncDec(1.0, 1.0).update(
+        synapse_of(conv), torch.ones(1, 2, 5, 5), torch.zeros(1, 3, 5, 5), None
+    )
+    assert torch.count_nonzero(change) == 0
+
+
+def test_a_night_equals_algorithm_1_in_plain_loops():
+    torch.manual_seed(0)
+    cnn = nn.Sequential(
+        nn.Conv2d(1, 2, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(2, 3, 2, bias=False), nn.ReLU(), nn.Flatten(),
+        nn.Linear(3 * 2 * 2, 4, bias=False),
+    ).double()  # fmt: skip
+    images = torch.rand(6, 1, 8, 8, dtype=torch.float64)
+    thresholds = (0.4, 0.5, 0.2)
+    snn = to_snn(cnn, images, neuron=[LIF(t, 0.9) for t in thresholds], layers="all")
+    weights = [unit.synapse.weight.detach().numpy().copy() for unit in snn.units]
+    shapes = [(2, 6, 6), (3, 2, 2), (4,)]
+    voltages = [np.zeros(shape) for shape in shapes]
+    fired = 0.0
+    spikes = (torch.rand(12, 1, 1, 8, 8) < 0.5).double()
+    with plastic(snn, IncDec(0.02, 0.01)), torch.no_grad():
+        for step in spikes:
+            snn(step)
+            below = step[0].numpy()
+            for index, unit in enumerate(snn.units):
+                shape = weights[index].shape
+                if index == 2:
+                    below, pairs = below.reshape(-1), list(reference.linear_pairs(shape))
+                else:
+                    pairs = list(reference.conv_pairs(shape, below.shape, 1, 0, 1, 1))
+                drive = reference.current(pairs, weights[index], below, shapes[index], unit.alpha)
+                post, voltages[index] = reference.fire(
+                    voltages[index], drive, thresholds[index], 0.9
+                )
+                weights[index] += reference.inc_dec(pairs, shape, below, post, 0.02, 0.01)
+                fired += post.sum()
+                below = reference.max_pool(post) if index == 0 else post
+    assert fired > 50
+    for unit, expected in zip(snn.units, weights, strict=True):
+        np.testing.assert_allclose(unit.synapse.weight.detach().numpy(), expected, atol=1e-9)
+
+
+def test_no_hook_is_left_behind_even_after_an_error():
+    cnn = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU())
+    snn = to_snn(cnn, torch.rand(2, 1, 5, 5), neuron=LIF(0.1, 0.9))
+
+    def night():
+        with plastic(snn, IncDec(0.1, 0.1)):
+            raise RuntimeError("woken up")
+
+    with pytest.raises(RuntimeError, match="woken up"):
+        night()
+    assert not any(module._forward_hooks for module in snn.modules())
+
+
+def test_only_sleeping_layers_change():
+    torch.manual_seed(0)
+    cnn = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU())
+    snn = to_snn(cnn, torch.rand(2, 1, 8, 8), neuron=LIF(0.01, 0.9), layers=["2"])
+    before = [unit.synapse.weight.detach().clone() for unit in snn.units]
+    with plastic(snn, IncDec(0.1, 0.05)), torch.no_grad():
+        for _ in range(5):
+            snn(torch.ones(1, 1, 8, 8))
+    changed = [
+        not torch.equal(old, unit.synapse.weight)
+        for old, unit in zip(before, snn.units, strict=True)
+    ]
+    assert changed == [False, True]
+
+
+@pytest.mark.parametrize("values", [(-1.0, 0.1), (0.1, -1.0), (float("nan"), 0.1)])
+def test_negative_magnitudes_are_refused(values):
+    with pytest.raises(ConfigError, match="must be 0 or more"):
+        IncDec(*values)
