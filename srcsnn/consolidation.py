@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from srcsnn.rasters import (
     RasterLayout,
     RecordPolicy,
     estimate_bytes,
+    open_raster,
 )
 from srcsnn.replay import PoissonMean, Replay
 from srcsnn.report import Report, SpikeCounter, report_layer
@@ -145,7 +146,7 @@ def sleep(
     before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
     counter = SpikeCounter()
     observers = [counter.see]
-    with ExitStack() as files:
+    with _says_what_is_kept(raster), ExitStack() as files:
         if raster is not None:
             recorder = files.enter_context(HDF5Recorder(raster, record, overwrite=overwrite))
             notes = {"config": config.model_dump(), "seed": seed} | dict(provenance or {})
@@ -176,6 +177,19 @@ def sleep(
         seed=seed,
         raster=Path(raster) if raster is not None else None,
     )
+
+
+@contextmanager
+def _says_what_is_kept(raster: str | Path | None) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if raster is not None and Path(raster).exists():
+            with open_raster(raster) as kept:
+                interrupt.add_note(
+                    f"{raster} holds the spikes of {kept.steps_valid} of {kept.steps_planned} steps"
+                )
+        raise
 
 
 @torch.no_grad()

@@ -61,6 +61,8 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
+    from srcsnn.errors import SrcsnnError
+
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         shown = 0.0
@@ -72,7 +74,11 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
                 shown = now
                 bar.update(task, completed=done, total=total)
 
-        yield show
+        try:
+            yield show
+        except KeyboardInterrupt as interrupt:
+            notes = "".join(f"; {note}" for note in getattr(interrupt, "__notes__", []))
+            raise SrcsnnError(f"interrupted while {what}{notes}") from interrupt
 
 
 @contextmanager
@@ -80,12 +86,6 @@ def report_errors(*, debug: bool) -> Iterator[None]:
     """Turns an error that a user can mend into one or two lines and an exit code."""
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        if debug:
-            raise
-        notes = getattr(interrupt, "__notes__", [])
-        print("interrupted" + "".join(f"; {note}" for note in notes), file=sys.stderr)
-        raise SystemExit(1) from None
     except BrokenPipeError:  # the reader of our output, `head` for example, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -81,17 +81,21 @@ def sleep(
         layers=tuple(record_layers or ["*"]), every=record_every, counts_only=counts_only
     )
     with progress("sleeping") as show:
-        result = run(
-            model,
-            images.images,
-            settings,
-            seed=seed,
-            raster=raster,
-            record=policy,
-            overwrite=overwrite,
-            provenance=origin,
-            progress=show,
-        )
+        try:
+            result = run(
+                model,
+                images.images,
+                settings,
+                seed=seed,
+                raster=raster,
+                record=policy,
+                overwrite=overwrite,
+                provenance=origin,
+                progress=show,
+            )
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"{output} was not written")
+            raise
     say(report_table(result.report))
     for warning in result.report.warnings:
         say(f"warning: {warning}")

@@ -1,0 +1,207 @@
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from srcsnn.cli import main
+from srcsnn.models import paper_mnist
+from srcsnn.training import initialize
+
+CONFIG = """steps = 20
+coefficient = 8.0
+thresholds = [0.5, 0.5]
+decay = 0.9
+inc = 1e-3
+dec = 5e-4
+max_rate_hz = 500.0
+"""
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    """A folder with a checkpoint, a small data set and a configuration."""
+    folder = tmp_path_factory.mktemp("night")
+    torch.save({"epoch": 3, "state_dict": initialize(paper_mnist, 0).state_dict()},
+               folder / "model.pt")  # fmt: skip
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    labels = np.arange(40) % 10
+    np.savez(folder / "data.npz", train_images=images, train_labels=labels,
+             test_images=images[:20], test_labels=labels[:20])  # fmt: skip
+    (folder / "mine.toml").write_text(CONFIG)
+    return folder
+
+
+def command(*words):
+    """Runs the command line in this process; gives its exit code."""
+    with pytest.raises(SystemExit) as exit_:
+        main([str(word) for word in words])
+    return exit_.value.code
+
+
+def sleep_words(folder, *more, checkpoint="model.pt", output="slept.pt"):
+    return ["sleep", folder / checkpoint, "--arch", "paper-mnist", "--data", folder / "data.npz",
+            "--config", folder / "mine.toml", "-o", folder / output, *more]  # fmt: skip
+
+
+def test_sleep_info_evaluate_and_inspect(night, capsys):
+    assert command(*sleep_words(night, "--raster", night / "run.h5")) == 0
+    assert "conv2" in capsys.readouterr().out
+    slept = torch.load(night / "slept.pt", weights_only=True)
+    before = torch.load(night / "model.pt", weights_only=True)
+    assert slept["epoch"] == 3
+    assert list(slept["state_dict"]) == list(before["state_dict"])
+    assert not torch.equal(
+        slept["state_dict"]["conv1.weight"], before["state_dict"]["conv1.weight"]
+    )
+    assert torch.equal(slept["state_dict"]["fc1.weight"], before["state_dict"]["fc1.weight"])
+    origin = json.loads((night / "slept.pt.json").read_text())
+    assert origin["config"]["steps"] == 20
+    assert len(origin["input_sha256"]) == 64
+
+    common = ["--arch", "paper-mnist", "--data", night / "data.npz"]
+    words = ["info", night / "model.pt", *common, "--config", night / "mine.toml"]
+    assert command(*words) == 0
+    assert "10 x 26 x 26" in capsys.readouterr().out
+
+    words = ["evaluate", night / "model.pt", night / "slept.pt", *common, "-o", night / "r.json",
+             "--figure", night / "r.png", "--distortions", "gn"]  # fmt: skip
+    assert command(*words) == 0
+    result = json.loads((night / "r.json").read_text())
+    assert [len(one["cells"]) for one in result["checkpoints"]] == [7, 7]
+    assert (night / "r.png").exists()
+    capsys.readouterr()
+
+    assert command("inspect", night / "run.h5", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [layer["name"] for layer in found["layers"]] == ["input", "conv1", "conv2"]
+    assert found["steps_valid"] == 20
+    assert command("inspect", night / "run.h5") == 0
+
+
+def test_nothing_is_overwritten_unless_asked(night, capsys):
+    words = sleep_words(night, output="model.pt")
+    assert command(*words) == 1
+    assert "overwrite" in capsys.readouterr().err
+
+
+class Malice:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def write_bad_checkpoint(kind, path):
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("not a checkpoint")
+    elif kind == "malicious":
+        path.write_bytes(pickle.dumps(Malice()))
+    elif kind == "other network":
+        torch.save({"layer.weight": torch.zeros(2, 2)}, path)
+    elif kind == "not finite":
+        state = paper_mnist().state_dict()
+        state["conv1.weight"][0] = float("nan")
+        torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "bad.pt"),
+        ("empty", "empty"),
+        ("text", "bad.pt"),
+        ("malicious", "bad.pt"),
+        ("other network", "conv1.weight"),
+        ("not finite", "conv1.weight"),
+    ],
+)
+def test_a_bad_checkpoint_fails_in_words(night, tmp_path, monkeypatch, capsys, kind, message):
+    monkeypatch.chdir(tmp_path)
+    write_bad_checkpoint(kind, night / "bad.pt")
+    assert command(*sleep_words(night, checkpoint="bad.pt", output="no.pt")) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+    assert not (night / "no.pt").exists()
+    assert not (tmp_path / "executed").exists()
+    (night / "bad.pt").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "treshold=[1]"], "did you mean 'thresholds'"),
+        (["--set", "thresholds=[1.0]"], "1 given for 2 spiking layers"),
+        (["--set", "inc=-1"], "inc = -1"),
+        (["--set", "max_rate_hz=99999"], "lower max_rate_hz"),
+        (["--arch", "paper-mnits"], "did you mean 'paper-mnist'"),
+        (["--no-such-option"], "No such option"),
+    ],
+)
+def test_wrong_use_exits_with_2(night, capsys, words, message):
+    assert command(*sleep_words(night, *words, output="no.pt")) == 2
+    assert message in capsys.readouterr().err
+    assert not (night / "no.pt").exists()
+
+
+def test_a_file_that_is_no_raster_fails_in_words(night, capsys):
+    assert command("inspect", night / "mine.toml") == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_debug_shows_the_traceback(night):
+    with pytest.raises(ValueError, match="nowhere"):
+        main(["--debug", "inspect", str(night / "nowhere.h5")])
+
+
+def run(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-c", "from srcsnn.cli import main; main()", *map(str, words)],
+        capture_output=True, text=True, check=False, **options,
+    )  # fmt: skip
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom srcsnn.cli import main\ntry: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'numpy', 'h5py', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "srcsnn demo" in done.stdout
+
+
+def test_ctrl_c_leaves_a_readable_raster_and_says_so(night, tmp_path):
+    raster = tmp_path / "run.h5"
+    words = sleep_words(night, "--raster", raster, "--set", "steps=1000000", output="no.pt")
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from srcsnn.cli import main; main()", *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    part = Path(f"{raster}.part")
+    deadline = time.monotonic() + 60
+    while not part.exists() or part.stat().st_size < 100_000:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted" in error
+    assert "run.h5 holds the spikes of" in error
+    assert "Traceback" not in error
+    assert not (night / "no.pt").exists()
+    done = run("inspect", raster)
+    assert done.returncode == 0
+    assert "aborted" in done.stdout

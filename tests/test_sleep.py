@@ -1,0 +1,200 @@
+import pytest
+import torch
+
+import srcsnn
+from srcsnn.config import SleepConfig, load_config, parse_changes
+from srcsnn.errors import ConfigError, ConversionError, DatasetError, RasterError
+from srcsnn.models import paper_mnist
+from srcsnn.rasters import open_raster
+from srcsnn.replay import PoissonMean
+from srcsnn.seeding import stream
+from srcsnn.training import PROTOCOLS, Protocol, initialize, train
+
+CONFIG = SleepConfig(
+    steps=30, coefficient=8.0, thresholds=(0.5, 0.5), decay=0.9, inc=1e-3, dec=5e-4,
+    max_rate_hz=500.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return initialize(paper_mnist, 0)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+def weights(model):
+    return [weight.detach().clone() for weight in model.parameters()]
+
+
+def same(one, other):
+    return all(map(torch.equal, weights(one), weights(other)))
+
+
+def test_same_seed_same_bits_with_either_neuron_with_and_without_a_raster(model, images, tmp_path):
+    first = srcsnn.sleep(model, images, CONFIG, seed=1).model
+    fast = CONFIG.with_changes(neuron="lif")
+    recorded = srcsnn.sleep(model, images, fast, seed=1, raster=tmp_path / "run.h5").model
+    other = srcsnn.sleep(model, images, CONFIG, seed=2).model
+    assert same(first, recorded)
+    assert not same(first, other)
+    assert not same(first, model)
+
+
+def test_only_convolutions_sleep_and_the_model_given_stays_as_it_was(model, images):
+    before = weights(model)
+    slept = srcsnn.sleep(model, images, CONFIG, seed=0).model
+    assert all(map(torch.equal, before, weights(model)))
+    assert torch.equal(slept.fc1.weight, model.fc1.weight)
+    assert not torch.equal(slept.conv2.weight, model.conv2.weight)
+
+
+def test_the_report_says_what_the_raster_holds(model, images, tmp_path):
+    night = srcsnn.sleep(model, images, CONFIG, seed=0, raster=tmp_path / "run.h5")
+    with open_raster(tmp_path / "run.h5") as raster:
+        assert list(raster.layers) == ["input", "conv1", "conv2"]
+        for layer in night.report.layers:
+            spikes = raster[layer.name].spikes()
+            assert spikes.shape[0] == 30
+            assert layer.rate == pytest.approx(spikes.mean(), rel=1e-5)
+            assert layer.silent == pytest.approx((spikes.sum(0) == 0).mean())
+            assert layer.saturated == pytest.approx((spikes.mean(0) > 0.5).mean())
+    before, after = model.conv1.weight.detach(), night.model.conv1.weight.detach()
+    expected = float((after - before).norm() / before.norm())
+    assert night.report.layers[0].change == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_silent_layer_is_warned_of(model, images):
+    config = CONFIG.with_changes(thresholds=[0.5, 1e6])
+    report = srcsnn.sleep(model, images, config, seed=0).report
+    assert report.warnings[-1].startswith("conv2: no neuron fired")
+
+
+def test_an_interrupted_sleep_leaves_a_readable_raster(model, images, tmp_path):
+    def interrupt(done, total):
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        srcsnn.sleep(model, images, CONFIG, seed=0, raster=tmp_path / "run.h5", progress=interrupt)
+    assert "run.h5 holds the spikes of 12 of 30 steps" in caught.value.__notes__[0]
+    with open_raster(tmp_path / "run.h5") as raster:
+        assert not raster.complete
+        assert raster.steps_valid == 12
+
+
+def test_a_raster_in_a_folder_that_is_not_there_is_refused_before_sleep(model, images, tmp_path):
+    steps = []
+    with pytest.raises(RasterError, match="nowhere"):
+        srcsnn.sleep(
+            model, images, CONFIG, seed=0, raster=tmp_path / "nowhere" / "run.h5",
+            progress=lambda done, total: steps.append(done),
+        )  # fmt: skip
+    assert not steps
+
+
+def test_poisson_rates_are_the_probabilities():
+    image = torch.linspace(0, 1, 16).view(1, 4, 4)
+    replay = PoissonMean(image, max_rate_hz=400.0, dt_s=0.001, rate_factor=2.0)
+    generator = stream(0, "test")
+    steps = 5000
+    rates = sum(replay(step, generator) for step in range(steps))[0] / steps
+    probability = 0.8 * image
+    sigma = (probability * (1 - probability) / steps).sqrt()
+    assert ((rates - probability).abs() <= 5 * sigma + 1e-7).all()
+
+
+def test_the_same_seed_gives_the_same_spikes_in_every_dtype():
+    image = torch.rand(1, 5, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
+    trains = []
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        replay = PoissonMean(image.to(dtype), max_rate_hz=500.0, dt_s=0.001)
+        spikes = replay(0, stream(3, "sleep"))
+        assert spikes.dtype == dtype
+        trains.append(spikes.float())
+    assert torch.equal(trains[0], trains[1])
+    assert torch.equal(trains[0], trains[2])
+
+
+def test_a_probability_above_one_is_refused(model, images):
+    with pytest.raises(ConfigError, match=r"must lie in \[0, 1\]; lower max_rate_hz"):
+        srcsnn.sleep(model, images, CONFIG.with_changes(max_rate_hz=1e5), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"treshold": [1.0]}, r"unknown setting 'treshold' \(did you mean 'thresholds'\?\)"),
+        ({"inc": -1.0}, "inc = -1.0: .*greater than or equal to 0"),
+        ({"decay": 1.5}, "decay = 1.5"),
+        ({"steps": 0}, "steps = 0"),
+        ({"percentile": 99.0}, "percentile is used with"),
+        ({"thresholds": []}, "thresholds"),
+    ],
+)
+def test_a_bad_setting_is_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        CONFIG.with_changes(**changes)
+
+
+def test_the_number_of_thresholds_is_checked_against_the_layers(model, images):
+    with pytest.raises(ConfigError, match=r"1 given for 2 spiking layers \(conv1, conv2\)"):
+        srcsnn.sleep(model, images, CONFIG.with_changes(thresholds=[1.0]), seed=0)
+
+
+def test_configurations_are_read_from_toml_and_unknown_names_get_a_hint(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('steps = 3\ncoefficient = 1.0\nthresholds = [1, 2]\ndecay = 0.5\ninc = 0.1\n'
+                    'dec = 0.1\nmax_rate_hz = 10\nlayers = ["conv1"]\n')  # fmt: skip
+    assert load_config(path).layers == ("conv1",)
+    path.write_text("steps = ")
+    with pytest.raises(ConfigError, match="cannot be read as TOML"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="did you mean 'paper-mnist'"):
+        load_config("paper-mnits")
+    with pytest.raises(ConfigError, match="name=value"):
+        parse_changes(["steps"])
+
+
+def test_the_named_configurations_are_table_2_of_the_paper():
+    mnist, cifar = load_config("paper-mnist"), load_config("paper-cifar10")
+    assert (mnist.steps, mnist.coefficient, mnist.thresholds) == (222, 2.78, (4.15, 9.47))
+    assert (mnist.decay, mnist.inc, mnist.dec) == (0.99, 3.87e-4, 3.13e-4)
+    assert (mnist.dt_s, mnist.max_rate_hz) == (0.001, 328.89)
+    assert (cifar.steps, cifar.coefficient, cifar.thresholds) == (10, 46.81, (7.0, 23.96))
+    assert (cifar.decay, cifar.inc, cifar.dec) == (0.94, 6.52e-4, 1.98e-4)
+    assert (cifar.dt_s, cifar.max_rate_hz) == (0.001, 64.62)
+
+
+@pytest.mark.parametrize("bad", [torch.rand(0, 1, 28, 28), torch.rand(2, 1, 28, 28) * 255])
+def test_bad_images_are_refused(model, bad):
+    with pytest.raises(DatasetError):
+        srcsnn.sleep(model, bad, CONFIG, seed=0)
+
+
+def test_images_that_do_not_fit_the_network_are_refused(model):
+    with pytest.raises(ConversionError, match=r"\(3, 28, 28\)"):
+        srcsnn.sleep(model, torch.rand(2, 3, 28, 28), CONFIG, seed=0)
+
+
+def test_training_is_repeatable_and_leaves_the_global_generator_alone(images):
+    labels = torch.arange(20) % 10
+    state = torch.get_rng_state()
+
+    def trained(seed):
+        model = initialize(paper_mnist, seed)
+        losses = []
+        protocol = Protocol(epochs=3, learning_rate=0.1, batch_size=5)
+        train(model, images, labels, protocol, seed=seed, progress=lambda e, x: losses.append(x))
+        return model, losses
+
+    (one, losses), (again, _), (other, _) = trained(0), trained(0), trained(1)
+    assert same(one, again)
+    assert not same(one, other)
+    assert losses[-1] < losses[0]
+    assert torch.equal(state, torch.get_rng_state())
+    assert PROTOCOLS["paper-mnist"] == Protocol(50, 0.01, 64)
+    assert PROTOCOLS["paper-cifar10"] == Protocol(50, 0.3, 100)
