@@ -55,7 +55,7 @@ def accuracy_figure(
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("accuracy, %")
-    panels[-1].legend(frameon=False, fontsize=9, loc="upper right")
+    panels[0].legend(frameon=False, fontsize=9, loc="lower left")
     if title:
         figure.suptitle(title, fontsize=9)
     try:

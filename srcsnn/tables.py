@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from converters import SpikingNetwork
@@ -73,7 +74,7 @@ def units_table(snn: SpikingNetwork, shapes: Mapping[str, tuple[int, ...]]) -> T
 
 def raster_table(layers: Sequence[LayerSummary]) -> Table:
     """The summary of a raster file, a row for each layer."""
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("layer", "shape", "spikes", "mean", "median", "95 %", "max", "silent",
                     "saturated", "burst", "population rate", "on disk"):  # fmt: skip
         left = heading in ("layer", "shape", "population rate")

@@ -42,7 +42,13 @@ def say(text: object = "") -> None:
     """Prints a line, or anything that rich can draw, to standard output."""
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=isinstance(text, str)).print(text)
+    if isinstance(text, str):
+        Console(highlight=False, soft_wrap=True).print(text)
+        return
+    # A row stays one line: wider than the terminal is better than cut.
+    console = Console(highlight=False)
+    console.width = max(console.width, 150)
+    console.print(text)
 
 
 def load_model(arch: str, checkpoint: "Checkpoint") -> "nn.Module":
