@@ -64,7 +64,9 @@ class Synapse(nn.Module):
             drive: what the weights are applied to, where that is not `pre` itself: the spikes
                 behind the CNN's own mean/std normalisation.
         """
-        current: Tensor = self.operator(pre if drive is None else drive).mul_(self.alpha)
+        # `forward`, and not a call, twice in this file: looking for hooks that nobody can have put
+        # there costs a small network more than its additions.
+        current: Tensor = self.operator.forward(pre if drive is None else drive).mul_(self.alpha)
         return current if self.bias is None else current.add_(self.bias)
 
 
@@ -74,18 +76,20 @@ class Neurons(nn.Module):
     def __init__(self, neuron: Neuron) -> None:
         super().__init__()
         self.neuron = neuron
-        self.state: Any = None  # of the neuron's own type
+        # Of the neuron's own type. In a list, as a module looks into every attribute it is given.
+        self._state: list[Any] = [None]
 
     def forward(self, current: Tensor) -> Tensor:
         """The spikes of this time step."""
-        if self.state is None:
-            self.state = self.neuron.init_state(current)
-        spikes, self.state = self.neuron(current, self.state)
+        (state,) = self._state
+        if state is None:
+            state = self.neuron.init_state(current)
+        spikes, self._state[0] = self.neuron(current, state)
         return spikes
 
     def reset(self) -> None:
         """Forgets the state: the next call is the first step."""
-        self.state = None
+        self._state[0] = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class SpikingNetwork(nn.Module):
 
     def forward(self, spikes: Tensor) -> Tensor:
         """One time step: input spikes (B, C, H, W) in {0, 1} to the spikes of the last unit."""
-        out: Tensor = self.graph(spikes)
+        out: Tensor = self.graph.forward(spikes)
         return out
 
     def reset(self) -> None:

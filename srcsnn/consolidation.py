@@ -154,7 +154,7 @@ def sleep(
             recorder.begin(layout)
             size = estimate_bytes(layout, record)
             _log.info("recording to %s: at most %.1f MB", raster, size / 1e6)
-            observers.append(lambda name, spikes: recorder.record(name, spikes[0].cpu().numpy()))
+            observers.append(lambda name, spikes: recorder.record(name, spikes.cpu().numpy()))
         started = time.perf_counter()
         run(
             snn,

@@ -87,7 +87,7 @@ class LIF:
         voltage = state.mul_(self.decay).add_(current)
         spikes = torch.gt(voltage, self.threshold, out=torch.empty_like(voltage))
         voltage.addcmul_(voltage, spikes, value=-1)  # v - v where it spiked: exactly zero
-        return spikes.to(current.dtype), voltage
+        return spikes if spikes.dtype == current.dtype else spikes.to(current.dtype), voltage
 
 
 NEURONS: Mapping[str, Callable[[float, float], Neuron]] = {"leaky": Leaky, "lif": LIF}

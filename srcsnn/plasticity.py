@@ -79,7 +79,7 @@ def plastic(snn: SpikingNetwork, rule: Rule) -> Iterator[None]:
     Each layer learns as soon as it has fired. In one step a weight is read before it is written,
     so this equals letting all layers fire first (Algorithm 1).
     """
-    with ExitStack() as hooks:
+    with torch.no_grad(), ExitStack() as hooks:
         for unit in snn.units:
             if unit.sleeps:
                 for handle in _hook(unit, rule):
@@ -88,7 +88,7 @@ def plastic(snn: SpikingNetwork, rule: Rule) -> Iterator[None]:
 
 
 def _hook(unit: Unit, rule: Rule) -> tuple[torch.utils.hooks.RemovableHandle, ...]:
-    geometry = synapse_of(unit.synapse.operator)
+    geometry, weight = synapse_of(unit.synapse.operator), unit.synapse.weight
     state = rule.init(geometry)
     pre: Tensor | None = None
 
@@ -96,12 +96,11 @@ def _hook(unit: Unit, rule: Rule) -> tuple[torch.utils.hooks.RemovableHandle, ..
         nonlocal pre
         pre = inputs[0]
 
-    @torch.no_grad()
     def learn(module: nn.Module, inputs: tuple[Tensor, ...], post: Tensor) -> None:
         nonlocal pre, state
         assert pre is not None  # the synapse drives these neurons
         change, state = rule.update(geometry, pre, post, state)
-        unit.synapse.weight.add_(change)
+        weight.add_(change)
         pre = None  # nothing outlives the step
 
     return (

@@ -43,7 +43,8 @@ class PoissonMean:
         self, image: Tensor, *, max_rate_hz: float, dt_s: float, rate_factor: float = 1.0
     ) -> None:
         # float32 on the CPU whatever the image's type, so that every dtype sees the same spikes.
-        self.probability = rate_factor * dt_s * max_rate_hz * image.detach().cpu().float()
+        image = image.detach().unsqueeze(0)
+        self.probability = rate_factor * dt_s * max_rate_hz * image.cpu().float()
         lowest, highest = float(self.probability.min()), float(self.probability.max())
         if not (lowest >= 0 and highest <= 1):
             raise ConfigError(
@@ -56,4 +57,4 @@ class PoissonMean:
     def __call__(self, step: int, generator: torch.Generator) -> Tensor:
         """See `Replay`; (1, C, H, W)."""
         drawn = torch.rand(self.probability.shape, generator=generator)
-        return (drawn < self.probability).unsqueeze(0).to(self._like)
+        return drawn.lt_(self.probability).to(self._like)

@@ -10,11 +10,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 __all__ = ["ConvSynapse", "LinearSynapse", "Synapse", "synapse_of"]
-
-_CONV_WEIGHT = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
 
 
 class Synapse(Protocol):
@@ -56,9 +53,8 @@ class ConvSynapse:
     """
 
     def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
-        self.weight_shape = tuple(conv.weight.shape)
+        self._weight = conv.weight.detach()  # only its shape counts
         self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
-        self._correlate = _CONV_WEIGHT[len(conv.kernel_size)]
         reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
         if conv.padding == "same":
             # torch puts the odd one at the end, which `padding` cannot say: padded by hand.
@@ -69,26 +65,38 @@ class ConvSynapse:
                 tuple(0 for _ in reach) if conv.padding == "valid" else tuple(conv.padding)  # type: ignore[arg-type]
             )
             self._margins = []
+        self._all_but_channels = (0, *range(2, 2 + len(reach)))
         self._padded = any(self.padding) or any(self._margins)
 
     def hits(self, pre: Tensor, post: Tensor) -> Tensor:
         """See `Synapse.hits`; pre (B, in, *image), post (B, out, *positions)."""
-        return self._count(_counting(pre), self.weight_shape, _counting(post), self.groups)
+        return self._count(_counting(pre), self._weight, _counting(post), self.groups)
 
     def pairs(self, pre: Tensor, post: Tensor) -> Tensor:
         """See `Synapse.pairs`; (out, 1, *kernel), or (out, 1, 1, ...) without padding."""
         post = _counting(post)
         if not self._padded:
-            spatial = tuple(range(2, post.dim()))
-            return post.sum((0, *spatial)).view(-1, 1, *(1 for _ in spatial))
+            return post.sum(self._all_but_channels, keepdim=True).transpose(0, 1)
         there = post.new_ones(len(post), 1, *pre.shape[2:])
-        return self._count(there, (self.weight_shape[0], 1, *self.weight_shape[2:]), post, 1)
+        return self._count(there, self._weight[:, :1], post, groups=1)
 
-    def _count(self, pre: Tensor, shape: tuple[int, ...], post: Tensor, groups: int) -> Tensor:
+    def _count(self, pre: Tensor, weight: Tensor, post: Tensor, groups: int) -> Tensor:
         if self._margins:
             pre = F.pad(pre, self._margins)
-        counts: Tensor = self._correlate(  # type: ignore[no-untyped-call]  # torch
-            pre, shape, post, self.stride, self.padding, self.dilation, groups
+        # What torch.nn.grad.conv*d_weight calls; those hand over a stand-in for the weights that
+        # takes longer to lay out in memory than a small layer takes to correlate.
+        _, counts, _ = torch.ops.aten.convolution_backward(
+            post,
+            pre,
+            weight.to(post.dtype),
+            bias_sizes=None,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            transposed=False,
+            output_padding=(0,) * len(self.stride),
+            groups=groups,
+            output_mask=(False, True, False),
         )
         return counts
 
@@ -103,4 +111,4 @@ def synapse_of(layer: nn.Module) -> Synapse:
 
 def _counting(spikes: Tensor) -> Tensor:
     """In a type that counts exactly to 2**24: half precision stops at 2048, bfloat16 at 256."""
-    return spikes.to(torch.promote_types(spikes.dtype, torch.float32))
+    return spikes if spikes.dtype.itemsize >= 4 else spikes.float()
