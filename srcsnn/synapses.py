@@ -85,6 +85,7 @@ class ConvSynapse:
             pre = F.pad(pre, self._margins)
         # What torch.nn.grad.conv*d_weight calls; those hand over a stand-in for the weights that
         # takes longer to lay out in memory than a small layer takes to correlate.
+        counts: Tensor
         _, counts, _ = torch.ops.aten.convolution_backward(
             post,
             pre,
