@@ -159,9 +159,12 @@ def test_a_file_that_is_no_raster_fails_in_words(night, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_debug_shows_the_traceback(night):
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_debug_shows_the_traceback_wherever_it_stands(night, place):
+    words = ["inspect", str(night / "nowhere.h5")]
+    words.insert(place, "--debug")
     with pytest.raises(ValueError, match="nowhere"):
-        main(["--debug", "inspect", str(night / "nowhere.h5")])
+        main(words)
 
 
 def run(*words, **options):

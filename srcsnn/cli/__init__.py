@@ -16,8 +16,8 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="srcsnn",
-    help="Sleep for convolutional networks: a trained checkpoint sleeps as a spiking network and "
-    "classifies distorted images better.",
+    help="Sleep for convolutional networks: a trained checkpoint sleeps as a spiking network, to "
+    "classify distorted images better.",
     epilog="Start with: srcsnn demo",
     no_args_is_help=True,
     add_completion=False,
@@ -32,7 +32,8 @@ for command in (demo.demo, train.train, sleep.sleep, evaluate.evaluate, info.inf
 def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
-    # Read by `main` before anything is parsed, so that errors of parsing are covered too.
+    # Read and taken out by `main`, so that it works behind the command too, and covers errors of
+    # parsing; here for `--help`.
     pass
 
 
@@ -40,4 +41,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     with report_errors(debug="--debug" in words):
-        app(words, prog_name="srcsnn")
+        app([word for word in words if word != "--debug"], prog_name="srcsnn")

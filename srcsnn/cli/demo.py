@@ -14,7 +14,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where to leave the files.")] = Path("srcsnn-demo"),
     seed: Seed = 0,
 ) -> None:
-    """Train a small network on digits, let it sleep, and show what it gained. No download.
+    """Train a small network on digits, let it sleep, and show what changed. No download.
 
     Files of an earlier demo in the folder are replaced.
     """

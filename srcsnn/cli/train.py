@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from srcsnn.cli.console import Arch, Data, DataRoot, Download, Overwrite, Seed, progress, say
+from srcsnn.cli.console import Data, DataRoot, Download, Overwrite, Seed, progress, say
 
 EXAMPLES = "Example: srcsnn train --arch paper-mnist --data mnist -o model.pt"
 
 
 def train(
-    arch: Arch,
+    arch: Annotated[str, typer.Option(help="The network: paper-mnist or paper-cifar10.")],
     data: Data,
     output: Annotated[str, typer.Option("--output", "-o", help="Checkpoint to write.")],
     seed: Seed = 0,
