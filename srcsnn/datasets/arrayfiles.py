@@ -1,0 +1,110 @@
+"""Images and labels as arrays in an .npz or HDF5 file."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from srcsnn.datasets.images import Array, ImageSet, Split, check_images, scaled
+from srcsnn.errors import DatasetError
+
+__all__ = ["from_file"]
+
+
+def from_file(path: Path, split: Split) -> ImageSet:
+    """The images of a split, or the only ones that there are."""
+    readers: Mapping[str, Callable[[Path], AbstractContextManager[Any]]] = {
+        ".npz": _open_npz,
+        ".h5": h5py.File,
+        ".hdf5": h5py.File,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DatasetError(f"{path}: unknown kind of file; right would be {', '.join(readers)}")
+    try:
+        with reader(path) as file:
+            prefix = _prefix(list(file), split)
+            pixels = np.asarray(file[f"{prefix}images"][()])
+            numbers = {name: np.asarray(file[name][()]) for name in _label_names(file, prefix)}
+        images = _as_images(pixels)
+        check_images(images)
+        labels = _as_labels(numbers[f"{prefix}labels"], len(images))
+    except DatasetError as problem:
+        raise DatasetError(f"{path}: {problem}") from problem
+    except Exception as cause:  # a damaged file makes numpy, zip and HDF5 raise almost anything
+        raise DatasetError(f"{path} cannot be read: {cause}") from cause
+    # both parts of the data are to agree on how many classes there are
+    count = 1 + max(int(each.max()) for each in numbers.values() if each.size)
+    return ImageSet(
+        images=images,
+        labels=labels,
+        name=path.stem,
+        split=split,
+        classes=tuple(map(str, range(count))),
+        note="" if prefix else "one set of images, the same for training and testing",
+        source=f"file {path}",
+    )
+
+
+@contextmanager
+def _open_npz(path: Path) -> Iterator[Mapping[str, Array]]:
+    # opened here, since numpy leaves a file that turns out to be damaged open
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        yield arrays
+
+
+def _prefix(names: Sequence[str], split: Split) -> str:
+    """What stands before `images` and `labels` in the names of this part's arrays."""
+    for prefix in (f"{split}_", ""):
+        if f"{prefix}images" in names and f"{prefix}labels" in names:
+            return prefix
+    raise DatasetError(
+        f"there is no {split}_images with {split}_labels, nor images with labels, but "
+        f"{', '.join(names) or 'nothing'}"
+    )
+
+
+def _label_names(names: Iterable[str], prefix: str) -> list[str]:
+    wanted = ("train_labels", "test_labels") if prefix else ("labels",)
+    return [name for name in names if name in wanted]
+
+
+def _as_images(pixels: Array) -> Tensor:
+    if pixels.dtype == np.uint8:
+        return scaled(_channels_first(pixels))
+    if pixels.dtype.kind != "f":
+        raise DatasetError(
+            f"images are {pixels.dtype}; right would be uint8 from 0 to 255, or floats in [0, 1]"
+        )
+    return torch.from_numpy(np.ascontiguousarray(_channels_first(pixels), dtype=np.float32))
+
+
+def _channels_first(pixels: Array) -> Array:
+    if pixels.ndim == 3:
+        return pixels[:, None]
+    right = "right would be (N, H, W), (N, C, H, W) or (N, H, W, C) with one or three channels"
+    if pixels.ndim != 4:
+        raise DatasetError(f"images have the shape {pixels.shape}; {right}")
+    first, last = pixels.shape[1] in (1, 3), pixels.shape[3] in (1, 3)
+    if first and last:
+        raise DatasetError(
+            f"images have the shape {pixels.shape}, in which either axis may be the channels"
+        )
+    if not first and not last:
+        raise DatasetError(f"images have the shape {pixels.shape}, without channels; {right}")
+    return pixels if first else pixels.transpose(0, 3, 1, 2)
+
+
+def _as_labels(numbers: Array, count: int) -> Tensor:
+    if numbers.shape != (count,):
+        raise DatasetError(f"labels have the shape {numbers.shape}; right would be ({count},)")
+    if numbers.dtype.kind not in "iu":
+        raise DatasetError(f"labels are {numbers.dtype}; right would be integers from 0")
+    if numbers.min() < 0:
+        raise DatasetError(f"labels go down to {numbers.min()}; right would be integers from 0")
+    return torch.from_numpy(numbers.astype(np.int64))
