@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -198,3 +201,38 @@ def test_training_is_repeatable_and_leaves_the_global_generator_alone(images):
     assert torch.equal(state, torch.get_rng_state())
     assert PROTOCOLS["paper-mnist"] == Protocol(50, 0.01, 64)
     assert PROTOCOLS["paper-cifar10"] == Protocol(50, 0.3, 100)
+
+
+def in_a_new_process(code, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [float(word) for word in done.stdout.split()]
+
+
+def test_peak_memory_does_not_grow_with_the_number_of_steps(tmp_path):
+    code = """
+import resource, sys, torch, srcsnn
+from srcsnn.models import paper_mnist
+images = torch.rand(50, 1, 28, 28)
+config = srcsnn.load_config("paper-mnist").model_copy(update={"neuron": "lif"})
+def peak(steps):
+    srcsnn.sleep(paper_mnist(), images, config.model_copy(update={"steps": steps}), seed=0,
+                 raster=sys.argv[1], overwrite=True)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(peak(600), peak(6000))
+"""
+    short, long = in_a_new_process(code, tmp_path / "run.h5")
+    # In KiB. Each step has 9,964 spikes: the 5,400 more would take 50 MiB as bytes.
+    assert long - short < 5 * 1024
+
+
+def test_importing_everything_is_quick():
+    code = """
+import time, torch, snntorch
+started = time.perf_counter()
+from srcsnn import *
+print(time.perf_counter() - started)
+"""
+    assert any(in_a_new_process(code)[0] < 0.3 for _ in range(3))  # a machine has busy moments
