@@ -231,8 +231,8 @@ print(peak(600), peak(6000))
 def test_importing_everything_is_quick():
     code = """
 import time, torch, snntorch
-started = time.perf_counter()
+started = time.process_time()
 from srcsnn import *
-print(time.perf_counter() - started)
+print(time.process_time() - started)
 """
     assert any(in_a_new_process(code)[0] < 0.3 for _ in range(3))  # a machine has busy moments
