@@ -1,6 +1,6 @@
 """Writes the command reference out of the commands, where a page says so.
 
-mkdocs-click cannot do it: typer brings a click of its own, whose commands are no click commands.
+Plug-ins for click cannot: typer brings a click of its own, whose commands are no click commands.
 """
 
 from collections.abc import Iterator

@@ -769,3 +769,12 @@ def test_json_is_sorted_readable_and_strict(tmp_path):
     assert json.loads(text) == {"a": ["ä", True], "z": [None, 1]}
     assert text.index('"a"') < text.index('"z"')
     assert text == json_text({"z": [float("inf"), 1], "a": ("ä", True)})
+
+
+@pytest.mark.parametrize("number", [np.float64(0.98), np.float32(0.5), np.int64(7), np.bool_(True)])
+def test_a_numpy_number_beside_the_weights_is_kept(tmp_path, number):
+    net = make_net()
+    torch.save({"state_dict": net.state_dict(), "best": number}, tmp_path / "in.pt")
+    save_checkpoint(tmp_path / "out.pt", load_checkpoint(tmp_path / "in.pt"), make_net(1), {})
+    kept = load_checkpoint(tmp_path / "out.pt").payload["best"]
+    assert (type(kept), kept) == (type(number), number)

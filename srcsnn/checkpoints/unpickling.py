@@ -9,11 +9,13 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core.multiarray import scalar
 
 from srcsnn.checkpoints.payload import WRAPPERS
 from srcsnn.errors import CheckpointError
@@ -21,6 +23,14 @@ from srcsnn.errors import CheckpointError
 __all__ = ["load_torch"]
 
 _LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")  # first of all in files before torch 1.6
+
+_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (scalar, "numpy._core.multiarray.scalar"),
+    (scalar, "numpy.core.multiarray.scalar"),  # its name in numpy 1
+    np.dtype,
+    *(type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"),
+]
+"""What a NumPy number is rebuilt from. Training scripts leave the best accuracy so far as one."""
 
 
 def load_torch(path: Path, data: bytes) -> Any:  # noqa: ANN401  # a file may hold anything
@@ -37,7 +47,8 @@ def load_torch(path: Path, data: bytes) -> Any:  # noqa: ANN401  # a file may ho
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on pickles that end in an error anyway
-            return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+            with torch.serialization.safe_globals(_NUMBERS):
+                return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as cause:  # bytes from anywhere make torch raise almost anything
         refused = _refused_classes(data, str(cause))
         if refused and not _is_cut(data):  # half the name of a class is refused as well
@@ -99,7 +110,8 @@ def _looks_like(data: bytes) -> str:
 def _refused_classes(data: bytes, message: str) -> list[str]:
     """Classes and functions that the pickle asks for and torch does not rebuild."""
     try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
+        with torch.serialization.safe_globals(_NUMBERS):
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
     except Exception:  # only for zip archives of a common protocol; torch has named the first one
         return re.findall(r"GLOBAL (\S+) (?:was|whose)", message)
 
