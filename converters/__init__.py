@@ -7,7 +7,7 @@ from converters.conversion import Bias, spiking_layers, to_ann, to_snn
 from converters.errors import ConversionError
 from converters.normalization import Diehl, Legacy, Normalization, Percentile
 from converters.sites import Layers
-from converters.spiking import Neuron, Neurons, SpikingNetwork, Synapse, Unit
+from converters.spiking import Listener, Neuron, Neurons, SpikingNetwork, Synapse, Unit, listening
 
 __all__ = [
     "Bias",
@@ -15,6 +15,7 @@ __all__ = [
     "Diehl",
     "Layers",
     "Legacy",
+    "Listener",
     "Neuron",
     "Neurons",
     "Normalization",
@@ -22,6 +23,7 @@ __all__ = [
     "SpikingNetwork",
     "Synapse",
     "Unit",
+    "listening",
     "spiking_layers",
     "to_ann",
     "to_snn",

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["Neuron", "Neurons", "SpikingNetwork", "Synapse", "Unit"]
+__all__ = ["Listener", "Neuron", "Neurons", "SpikingNetwork", "Synapse", "Unit", "listening"]
 
 
 class Neuron(Protocol):
@@ -30,6 +31,20 @@ class Neuron(Protocol):
         """
 
 
+Listener = Callable[[Tensor], None]
+"""A hook of our own: torch's cost a small network a tenth of a time step."""
+
+
+@contextmanager
+def listening(listeners: list[Listener], listener: Listener) -> Iterator[None]:
+    """Inside this block, the listener is one of the listeners."""
+    listeners.append(listener)
+    try:
+        yield
+    finally:
+        listeners.remove(listener)
+
+
 class Synapse(nn.Module):
     """Weights from pre neurons to post neurons: `alpha * (W * s + b / below)`.
 
@@ -40,6 +55,9 @@ class Synapse(nn.Module):
         operator: the convolution or linear layer, without its bias.
         alpha: the factor of the data-based normalisation times the coefficient.
         bias: current added to every position of a channel, (channels, 1, ...), or None.
+
+    Attributes:
+        listeners: each is called with the spikes `pre` of every step.
     """
 
     bias: Tensor | None
@@ -49,6 +67,7 @@ class Synapse(nn.Module):
         self.operator = operator
         self.alpha = alpha
         self.register_buffer("bias", bias)
+        self.listeners: list[Listener] = []
 
     @property
     def weight(self) -> nn.Parameter:
@@ -64,6 +83,8 @@ class Synapse(nn.Module):
             drive: what the weights are applied to, where that is not `pre` itself: the spikes
                 behind the CNN's own mean/std normalisation.
         """
+        for hear in self.listeners:
+            hear(pre)
         # `forward`, and not a call, twice in this file: looking for hooks that nobody can have put
         # there costs a small network more than its additions.
         current: Tensor = self.operator.forward(pre if drive is None else drive).mul_(self.alpha)
@@ -71,11 +92,19 @@ class Synapse(nn.Module):
 
 
 class Neurons(nn.Module):
-    """A layer of neurons that keeps its state from one time step to the next."""
+    """A layer of neurons that keeps its state from one time step to the next.
+
+    Args:
+        neuron: the model that all of them follow.
+
+    Attributes:
+        listeners: each is called with the spikes of every step.
+    """
 
     def __init__(self, neuron: Neuron) -> None:
         super().__init__()
         self.neuron = neuron
+        self.listeners: list[Listener] = []
         # Of the neuron's own type. In a list, as a module looks into every attribute it is given.
         self._state: list[Any] = [None]
 
@@ -85,6 +114,8 @@ class Neurons(nn.Module):
         if state is None:
             state = self.neuron.init_state(current)
         spikes, self._state[0] = self.neuron(current, state)
+        for hear in self.listeners:
+            hear(spikes)
         return spikes
 
     def reset(self) -> None:
@@ -143,12 +174,9 @@ class SpikingNetwork(nn.Module):
     @contextmanager
     def observed(self, see: Callable[[str, Tensor], None]) -> Iterator[None]:
         """Inside this block, `see(name, spikes)` is called for every unit in every step."""
-        with ExitStack() as hooks:
+        with ExitStack() as watch:
             for unit in self.units:
-                handle = unit.neurons.register_forward_hook(
-                    lambda module, inputs, spikes, name=unit.name: see(name, spikes)
-                )
-                hooks.callback(handle.remove)
+                watch.enter_context(listening(unit.neurons.listeners, partial(see, unit.name)))
             yield
 
     @torch.no_grad()

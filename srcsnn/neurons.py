@@ -78,16 +78,20 @@ class LIF:
     def __repr__(self) -> str:
         return f"LIF(threshold={self.threshold}, decay={self.decay})"
 
-    def init_state(self, current: Tensor) -> Tensor:
-        """Voltages of zero."""
-        return _zero_voltage(current)
+    def init_state(self, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Voltages of zero; decay and threshold as tensors, which torch applies sooner."""
+        voltage = _zero_voltage(current)
+        return voltage, voltage.new_tensor(self.decay), voltage.new_tensor(self.threshold)
 
-    def __call__(self, current: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step, in place: the state is the voltage after the reset."""
-        voltage = state.mul_(self.decay).add_(current)
-        spikes = torch.gt(voltage, self.threshold, out=torch.empty_like(voltage))
+    def __call__(
+        self, current: Tensor, state: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """One step, in place: the voltage in the state is that after the reset."""
+        voltage, decay, threshold = state
+        voltage.mul_(decay).add_(current)
+        spikes = torch.gt(voltage, threshold, out=torch.empty_like(voltage))
         voltage.addcmul_(voltage, spikes, value=-1)  # v - v where it spiked: exactly zero
-        return spikes if spikes.dtype == current.dtype else spikes.to(current.dtype), voltage
+        return spikes if spikes.dtype == current.dtype else spikes.to(current.dtype), state
 
 
 NEURONS: Mapping[str, Callable[[float, float], Neuron]] = {"leaky": Leaky, "lif": LIF}

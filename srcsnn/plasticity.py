@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from converters import SpikingNetwork, Unit
+from converters import Listener, SpikingNetwork, Unit, listening
 from srcsnn.errors import ConfigError
 from srcsnn.synapses import Synapse, synapse_of
 
@@ -82,28 +82,26 @@ def plastic(snn: SpikingNetwork, rule: Rule) -> Iterator[None]:
     with torch.no_grad(), ExitStack() as hooks:
         for unit in snn.units:
             if unit.sleeps:
-                for handle in _hook(unit, rule):
-                    hooks.callback(handle.remove)
+                hear, learn = _hooks(unit, rule)
+                hooks.enter_context(listening(unit.synapse.listeners, hear))
+                hooks.enter_context(listening(unit.neurons.listeners, learn))
         yield
 
 
-def _hook(unit: Unit, rule: Rule) -> tuple[torch.utils.hooks.RemovableHandle, ...]:
+def _hooks(unit: Unit, rule: Rule) -> tuple[Listener, Listener]:
     geometry, weight = synapse_of(unit.synapse.operator), unit.synapse.weight
     state = rule.init(geometry)
     pre: Tensor | None = None
 
-    def remember(module: nn.Module, inputs: tuple[Tensor, ...], current: Tensor) -> None:
+    def hear(spikes: Tensor) -> None:
         nonlocal pre
-        pre = inputs[0]
+        pre = spikes
 
-    def learn(module: nn.Module, inputs: tuple[Tensor, ...], post: Tensor) -> None:
+    def learn(post: Tensor) -> None:
         nonlocal pre, state
         assert pre is not None  # the synapse drives these neurons
         change, state = rule.update(geometry, pre, post, state)
         weight.add_(change)
         pre = None  # nothing outlives the step
 
-    return (
-        unit.synapse.register_forward_hook(remember),
-        unit.neurons.register_forward_hook(learn),
-    )
+    return hear, learn
