@@ -67,11 +67,11 @@ class HDF5Recorder:
             self._part.unlink(missing_ok=True)
             raise RasterError(f"cannot create {self.path}: {_reason(error)}") from error
         self._known = {layer.name for layer in layout.layers}
-        self._shapes = {layer.name: layer.shape for layer in layers}
+        self._shapes = {layer.name: (layer.shape, (1, *layer.shape)) for layer in layers}
         self._planned = layout.steps_planned
         self._step = 0
         self._keep = True
-        self._arrived: set[str] = set()
+        self._missing = set(self._shapes)
         self._writer = WriterThread(file, layers, steps)
         self._block = self._writer.empty_block()
 
@@ -94,24 +94,24 @@ class HDF5Recorder:
         if writer is None:
             state = "is closed" if self._closed else "has not begun: call begin(layout) first"
             raise RasterError(f"{self.path}: the recorder {state}")
-        shape = self._shapes.get(layer)
-        if shape is None:
+        shapes = self._shapes.get(layer)
+        if shapes is None:
             self._refuse_unknown(layer)
             return
         array = np.asarray(spikes)
-        if array.shape not in (shape, (1, *shape)):
+        if array.shape not in shapes:
             raise RasterError(
-                f"layer {layer}: spikes of shape {array.shape} do not fit the layout's {shape}"
+                f"layer {layer}: spikes of shape {array.shape} do not fit the layout's {shapes[0]}"
             )
-        if layer in self._arrived:
-            missing = ", ".join(name for name in self._shapes if name not in self._arrived)
+        if layer not in self._missing:
+            missing = ", ".join(name for name in self._shapes if name in self._missing)
             raise RasterError(
                 f"layer {layer} came twice in step {self._step}; still missing: {missing}"
             )
         if self._keep:
             self._block.spikes[layer][self._block.filled] = array
-        self._arrived.add(layer)
-        if len(self._arrived) == len(self._shapes):
+        self._missing.remove(layer)
+        if not self._missing:
             self._end_step(writer)
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class HDF5Recorder:
             )
 
     def _end_step(self, writer: WriterThread) -> None:
-        self._arrived.clear()
+        self._missing.update(self._shapes)
         block = self._block
         if self._keep:
             block.steps[block.filled] = self._step
@@ -200,8 +200,8 @@ class HDF5Recorder:
             return f"aborted at step {self._kept(writer)}: {_reason(writer.error)}", False
         if aborted_by:
             return f"aborted at step {self._step}: {aborted_by}", False
-        if self._arrived:
-            missing = ", ".join(name for name in self._shapes if name not in self._arrived)
+        if len(self._missing) < len(self._shapes):
+            missing = ", ".join(name for name in self._shapes if name in self._missing)
             return f"aborted at step {self._step}: closed while {missing} was missing", False
         if self._step < self._planned:
             return f"stopped at step {self._step} of {self._planned}", False
