@@ -136,12 +136,14 @@ def _warnings(
     quiet = len(steps) - 1 - int(fired[-1])
     if quiet >= max(_QUIET_STEPS, _QUIET_SHARE * len(steps)):
         warnings.append(f"{layer.name}: 0 spikes after step {steps[fired[-1]]}")
+    if layer.kind == "input":  # images have bright and dark places
+        return warnings
     saturated = float(np.mean(rates > SATURATED_RATE))
     if saturated >= _SATURATED_SHARE:
         warnings.append(
             f"{layer.name}: {saturated:.0%} of neurons fire in more than half of the steps"
         )
     silent = float(np.mean(rates == 0))
-    if silent >= _SILENT_SHARE and layer.kind != "input":  # images have dark margins
+    if silent >= _SILENT_SHARE:
         warnings.append(f"{layer.name}: {silent:.0%} of neurons never fire")
     return [warning.replace("%", " %") for warning in warnings]

@@ -114,8 +114,8 @@ def main() -> None:
     print("a step of sleep over its convolutions and their weight gradients")
     for name, cnn, image, steps, most in (
         ("MNIST network", mnist, digit, 200, 2.5),
-        ("3 to 64 to 64 at 56x56", wide, photo, 10, 1.4),
-        ("64 to 64 alone, noise of 64 too", alone, deep, 10, 1.4),
+        ("3 to 64 to 64 at 56x56", wide, photo, 60, 1.4),
+        ("64 to 64 alone, noise of 64 too", alone, deep, 60, 1.4),
     ):
         print(f"  {name:32} {step_ratio(cnn, image, steps, 15):.2f} (at most {most})")
     print("a recorded sleep over the same without recording")

@@ -149,3 +149,13 @@ def test_a_hundred_thousand_steps_are_summarised_at_once(tmp_path, record):
 )
 def test_sparklines(values, line):
     assert sparkline(np.array(values)) == line
+
+
+@pytest.mark.parametrize("kind", ["conv", "input"])
+def test_saturated_neurons_are_named_but_not_of_the_input(summary_of, kind):
+    spikes = np.random.default_rng(0).random((60, 10)) < 0.3
+    spikes[:, :2] = True
+    warnings = (
+        () if kind == "input" else ("x: 20 % of neurons fire in more than half of the steps",)
+    )
+    assert summary_of(spikes, kind=kind).warnings == warnings
