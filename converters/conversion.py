@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from converters.errors import ConversionError
 from converters.normalization import Diehl, Normalization, Scale, measure_scales
-from converters.operations import Kind, classify
+from converters.operations import Kind, classify, is_normalization
 from converters.sites import Layers, Site, find_sites, trace
 from converters.spiking import Neuron, Neurons, SpikingNetwork, Synapse, Unit
 
@@ -65,6 +65,9 @@ def to_snn(
     cnn = copy.deepcopy(model).eval()
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in cnn.parameters()):
         cnn = cnn.float()
+    for module in cnn.modules():
+        if is_normalization(module):
+            module.inplace = False  # type: ignore[assignment]  # not on the caller's images
     network = trace(cnn)
     sites = find_sites(network, layers)
     neurons = [neuron] * len(sites) if not isinstance(neuron, Sequence) else list(neuron)

@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-__all__ = ["SUPPORTED", "SYNAPSES", "Kind", "classify", "describe", "is_normalization"]
+__all__ = [
+    "SUPPORTED",
+    "SYNAPSES",
+    "Kind",
+    "classify",
+    "describe",
+    "is_convolution",
+    "is_normalization",
+]
 
 SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 SUPPORTED = (
@@ -74,6 +82,8 @@ _SIZES = ("size", "dim")
 _ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv, operator.neg,
                torch.add, torch.sub, torch.mul, torch.div, torch.neg}  # fmt: skip
 _DIVISIONS = {operator.truediv, torch.div}
+_CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d,
+                 F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}  # fmt: skip
 _DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout}
 
 
@@ -142,6 +152,14 @@ def is_normalization(module: nn.Module) -> bool:
     """Whether this is torchvision's `Normalize`, recognised without importing torchvision."""
     cls = type(module)
     return cls.__name__ == "Normalize" and cls.__module__.startswith("torchvision.transforms")
+
+
+def is_convolution(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether this is a convolution of any kind, transposed and functional ones too."""
+    if node.op == "call_module":
+        module = network.get_submodule(str(node.target))
+        return isinstance(module, nn.modules.conv._ConvNd)
+    return node.op == "call_function" and node.target in _CONVOLUTIONS
 
 
 def _is_size(node: fx.Node) -> bool:

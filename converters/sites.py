@@ -8,7 +8,15 @@ from typing import Literal
 from torch import fx, nn
 
 from converters.errors import ConversionError
-from converters.operations import SUPPORTED, SYNAPSES, Kind, classify, describe, is_normalization
+from converters.operations import (
+    SUPPORTED,
+    SYNAPSES,
+    Kind,
+    classify,
+    describe,
+    is_convolution,
+    is_normalization,
+)
 
 __all__ = ["Layers", "Site", "find_sites", "trace"]
 
@@ -78,7 +86,9 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> list[Site]:
             sites.append(Site(name, synapse, activation, below, name in sleeping))
     needed |= _ancestors([site.activation for site in sites])
     for node in network.graph.nodes:
-        if node in needed and kinds[node] is Kind.UNSUPPORTED:
+        # A convolution that cannot sleep must not be passed over when all are to sleep.
+        asked = layers == "conv" and is_convolution(network, node)
+        if kinds[node] is Kind.UNSUPPORTED and (node in needed or asked):
             problems.setdefault(node, _refusal(network, node))
     problems |= _shared_weights(network, sites)
     if problems:
