@@ -1,7 +1,7 @@
 """The settings of a sleep: named after the paper's data sets, or read from a TOML file."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -58,7 +58,9 @@ class SleepConfig(BaseModel):
 
     @model_validator(mode="after")
     def _percentile_is_used(self) -> Self:
-        if "percentile" in self.model_fields_set and self.normalization != "percentile":
+        # Its default may be written out: the settings noted beside a result are settings again.
+        default = type(self).model_fields["percentile"].default
+        if self.percentile != default and self.normalization != "percentile":
             raise ValueError('percentile is used with normalization = "percentile" only')
         return self
 
@@ -83,8 +85,8 @@ def named_configs() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in found if f.name.endswith(".toml")))
 
 
-def load_config(config: "str | Path | SleepConfig") -> SleepConfig:
-    """A configuration by name, from a TOML file, or as it is.
+def load_config(config: "str | Path | SleepConfig | Mapping[str, object]") -> SleepConfig:
+    """A configuration by name, from a TOML file, from settings by name, or as it is.
 
     Raises:
         ConfigError: for an unknown name, a missing or broken file, or with every setting that is
@@ -95,6 +97,8 @@ def load_config(config: "str | Path | SleepConfig") -> SleepConfig:
     """
     if isinstance(config, SleepConfig):
         return config
+    if isinstance(config, Mapping):
+        return _validate(dict(config), "the settings")
     if str(config) in named_configs():
         source = files("srcsnn") / "configs" / f"{config}.toml"
         return _validate(tomllib.loads(source.read_text("utf-8")), str(config))

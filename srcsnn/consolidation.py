@@ -14,6 +14,7 @@ from converters import Neuron, SpikingNetwork, spiking_layers, to_ann, to_snn
 from srcsnn.config import SleepConfig, load_config
 from srcsnn.datasets import check_images
 from srcsnn.errors import ConfigError, SleepError
+from srcsnn.models import check_takes
 from srcsnn.neurons import NEURONS
 from srcsnn.plasticity import IncDec, Rule, plastic
 from srcsnn.plugins import resolve
@@ -59,7 +60,7 @@ class SleepResult:
 def prepare(
     model: nn.Module,
     images: Tensor,
-    config: str | Path | SleepConfig,
+    config: str | Path | SleepConfig | Mapping[str, object],
     *,
     neuron: Neuron | Sequence[Neuron] | None = None,
 ) -> SpikingNetwork:
@@ -68,7 +69,7 @@ def prepare(
     Args:
         model: a trained CNN.
         images: (N, C, H, W) in [0, 1]: training images, from which activations are measured.
-        config: a name, a TOML file, or the settings.
+        config: a name, a TOML file, or the settings, also as a dict.
         neuron: your own model or models in place of the configured one.
 
     Raises:
@@ -77,6 +78,7 @@ def prepare(
     """
     config = load_config(config)
     check_images(images)
+    check_takes(model, images)
     if neuron is None:
         names = spiking_layers(model, config.layers)
         if len(names) != len(config.thresholds):
@@ -100,7 +102,7 @@ def prepare(
 def sleep(
     model: nn.Module,
     images: Tensor,
-    config: str | Path | SleepConfig,
+    config: str | Path | SleepConfig | Mapping[str, object],
     *,
     seed: int,
     raster: str | Path | None = None,
@@ -118,7 +120,7 @@ def sleep(
         model: a trained CNN; it is not changed.
         images: (N, C, H, W) in [0, 1]: the training images. Activations are measured on all of
             them, and the input spikes are shaped like their mean.
-        config: a name such as "paper-mnist", a TOML file, or a `SleepConfig`.
+        config: a name such as "paper-mnist", a TOML file, a `SleepConfig`, or a dict.
         seed: of the input spikes. Same seed, same bits: with or without a raster, on any device
             that computes alike, with snnTorch's neuron or the fast one.
         raster: a file to stream the spikes of the input and every spiking layer to.

@@ -11,7 +11,14 @@ from typing import BinaryIO
 
 from srcsnn.errors import SrcsnnError
 
-__all__ = ["check_target", "json_text", "write_atomically", "write_json", "write_text"]
+__all__ = [
+    "check_distinct",
+    "check_target",
+    "json_text",
+    "write_atomically",
+    "write_json",
+    "write_text",
+]
 
 
 def check_target(
@@ -41,6 +48,21 @@ def check_target(
     if target.exists() and not overwrite:
         raise error(f"{path} is there already; choose another name, or ask to overwrite it")
     return target
+
+
+def check_distinct(paths: Mapping[str, str | Path | None]) -> None:
+    """Raises SrcsnnError if two of these paths are the same file, by whatever name.
+
+    Args:
+        paths: by what they are; None for what is not asked for.
+    """
+    seen: dict[str, str] = {}
+    for what, path in paths.items():
+        if path is None:
+            continue
+        other = seen.setdefault(os.path.realpath(path), what)
+        if other != what:
+            raise SrcsnnError(f"{path} is both {other} and {what}; give each a file of its own")
 
 
 def write_atomically(

@@ -143,7 +143,7 @@ def _count(
     like = next(model.parameters())
     correct = 0
     for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size].to(like)
+        batch = images[start : start + batch_size].to(like, copy=True)  # a network may write to it
         if distortion is not None:
             indices = range(start, start + len(batch))
             batch = distortion(batch, level, Noise(seed, distortion.name, level, indices))

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srcsnn.models import check_takes
 from srcsnn.seeding import key, stream
 
 __all__ = ["PROTOCOLS", "Protocol", "initialize", "train"]
@@ -64,7 +65,11 @@ def train(
         protocol: epochs, learning rate, batch size.
         seed: of the order of the images and of dropout.
         progress: called after each epoch with its number, from 1, and its mean loss.
+
+    Raises:
+        DatasetError: if the images or labels do not fit the network.
     """
+    check_takes(model, images, labels)
     device = next(model.parameters()).device
     optimizer = torch.optim.SGD(model.parameters(), lr=protocol.learning_rate)
     order = stream(seed, "order")

@@ -208,3 +208,31 @@ def test_ctrl_c_leaves_a_readable_raster_and_says_so(night, tmp_path):
     done = run("inspect", raster)
     assert done.returncode == 0
     assert "aborted" in done.stdout
+
+
+@pytest.mark.parametrize("raster", ["model.pt", "new.pt", "new.pt.json"])
+def test_a_raster_on_top_of_a_checkpoint_is_refused_before_sleep(night, capsys, raster):
+    before = (night / "model.pt").read_bytes()
+    assert command(
+        "sleep", night / "model.pt", "--arch", "paper-mnist", "--data", "digits", "--config",
+        "digits", "-o", night / "new.pt", "--raster", night / raster, "--overwrite",
+    ) == 1  # fmt: skip
+    assert "give each a file of its own" in capsys.readouterr().err
+    assert (night / "model.pt").read_bytes() == before
+    assert not (night / "new.pt").exists()
+
+
+def test_options_of_recording_without_a_raster_are_wrong_use(night, capsys):
+    assert command(
+        "sleep", night / "model.pt", "--arch", "paper-mnist", "--data", "digits", "--config",
+        "digits", "-o", night / "new.pt", "--counts-only",
+    ) == 2  # fmt: skip
+    assert "--raster" in capsys.readouterr().err
+
+
+def test_counts_and_figure_in_one_file_are_refused(night, capsys):
+    assert command(
+        "evaluate", night / "model.pt", "--arch", "paper-mnist", "--data", "digits",
+        "-o", night / "same.png", "--figure", night / "same.png",
+    ) == 1  # fmt: skip
+    assert "both the counts and the figure" in capsys.readouterr().err

@@ -176,3 +176,18 @@ def test_the_figure_is_written_and_a_bad_suffix_refused(data, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SrcsnnError, match="cannot write the figure"):
         accuracy_figure({"a": result}, tmp_path / "a.what")
+
+
+def test_a_network_that_writes_to_its_images_changes_nothing():
+    class Rude(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.head(x.sub_(0.5).flatten(1))
+
+    images = torch.rand(6, 1, 4, 4)
+    before = images.clone()
+    evaluate(Rude(), images, torch.zeros(6).long())
+    assert torch.equal(images, before)

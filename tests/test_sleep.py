@@ -6,7 +6,7 @@ import torch
 
 import srcsnn
 from srcsnn.config import SleepConfig, load_config, parse_changes
-from srcsnn.errors import ConfigError, ConversionError, DatasetError, RasterError
+from srcsnn.errors import ConfigError, DatasetError, RasterError
 from srcsnn.models import paper_mnist
 from srcsnn.rasters import open_raster
 from srcsnn.replay import PoissonMean
@@ -178,9 +178,28 @@ def test_bad_images_are_refused(model, bad):
         srcsnn.sleep(model, bad, CONFIG, seed=0)
 
 
-def test_images_that_do_not_fit_the_network_are_refused(model):
-    with pytest.raises(ConversionError, match=r"\(3, 28, 28\)"):
-        srcsnn.sleep(model, torch.rand(2, 3, 28, 28), CONFIG, seed=0)
+@pytest.mark.parametrize("shape", [(3, 28, 28), (1, 14, 14)])
+def test_images_that_do_not_fit_the_network_are_refused(model, shape):
+    # The small ones would do for the convolutions, which are all that sleeps.
+    with pytest.raises(DatasetError, match="the network cannot take images of"):
+        srcsnn.sleep(model, torch.rand(3, *shape), CONFIG, seed=0)
+
+
+def test_training_on_labels_or_images_that_do_not_fit_is_refused(images):
+    protocol = Protocol(epochs=1, learning_rate=0.1, batch_size=5)
+    with pytest.raises(DatasetError, match="labels go up to 10, but the network has 10 classes"):
+        train(paper_mnist(), images, torch.full((20,), 10), protocol, seed=0)
+    with pytest.raises(DatasetError, match="1x14x14"):
+        train(paper_mnist(), images[..., :14, :14], torch.zeros(20).long(), protocol, seed=0)
+
+
+def test_settings_noted_beside_a_result_are_settings_again():
+    assert load_config(CONFIG.model_dump()) == CONFIG
+
+
+def test_settings_as_a_dict_are_checked_like_those_of_a_file():
+    with pytest.raises(ConfigError, match="did you mean 'steps'"):
+        load_config({**CONFIG.model_dump(), "stepz": 4})
 
 
 def test_training_is_repeatable_and_leaves_the_global_generator_alone(images):

@@ -41,8 +41,9 @@ def check_output(
                 f"{path} is the checkpoint that was read; choose another name, or ask to "
                 "overwrite it"
             )
+    target = check_target(path, overwrite=overwrite, error=CheckpointError)
     check_target(_provenance_path(path), overwrite=overwrite, error=CheckpointError)
-    return check_target(path, overwrite=overwrite, error=CheckpointError)
+    return target
 
 
 def save_checkpoint(

@@ -23,6 +23,7 @@ def demo(
     from srcsnn.checkpoints import load_checkpoint, save_checkpoint, save_new, versions
     from srcsnn.consolidation import sleep
     from srcsnn.datasets import load_images
+    from srcsnn.errors import SrcsnnError
     from srcsnn.figures import accuracy_figure
     from srcsnn.files import write_json
     from srcsnn.models import paper_mnist
@@ -31,7 +32,12 @@ def demo(
     from srcsnn.training import PROTOCOLS, initialize, train
 
     logging.disable(logging.INFO)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise SrcsnnError(
+            f"cannot make the folder {folder}: {cause.strerror}; choose another with --folder"
+        ) from cause
     training, test = load_images("digits", "train"), load_images("digits", "test")
     protocol = PROTOCOLS["digits"]
     model = initialize(paper_mnist, seed)

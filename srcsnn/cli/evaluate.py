@@ -46,12 +46,17 @@ def evaluate(
     from srcsnn.checkpoints import load_checkpoint, versions
     from srcsnn.datasets import load_images
     from srcsnn.distortions import parse_distortions
-    from srcsnn.errors import SrcsnnError
+    from srcsnn.errors import ConfigError, SrcsnnError
     from srcsnn.figures import accuracy_figure
-    from srcsnn.files import check_target, write_json
+    from srcsnn.files import check_distinct, check_target, write_json
     from srcsnn.robustness import evaluate as run
     from srcsnn.tables import robustness_table
 
+    check_distinct(
+        {**{path: path for path in checkpoints}, "the counts": output, "the figure": figure}
+    )
+    if figure is not None and Path(figure).suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"--figure {figure}: right would be a name ending in .png, .svg or .pdf")
     chosen = None if distortions is None else parse_distortions(distortions)
     for target in (output, figure):
         if target is not None:

@@ -59,12 +59,22 @@ def sleep(
     from srcsnn.config import load_config, parse_changes
     from srcsnn.consolidation import sleep as run
     from srcsnn.datasets import load_images
+    from srcsnn.errors import ConfigError
+    from srcsnn.files import check_distinct
     from srcsnn.rasters import RecordPolicy
     from srcsnn.tables import report_table
 
     logging.basicConfig(
         level="INFO", format="%(message)s", handlers=[RichHandler(show_path=False, show_time=False)]
     )
+    if raster is None and (record_layers or record_every > 1 or counts_only):
+        raise ConfigError("nothing is recorded without --raster; name a file for the spikes")
+    check_distinct({
+        "the checkpoint to read": checkpoint if checkpoint != output else None,
+        "the checkpoint to write": output,
+        "its provenance": f"{output}.json",
+        "the raster": raster,
+    })  # fmt: skip
     loaded = load_checkpoint(checkpoint)
     settings = load_config(config).with_changes(**parse_changes(set_ or []))
     check_output(output, loaded, overwrite=overwrite)

@@ -40,6 +40,7 @@ def train(
     protocol = replace(protocol, epochs=epochs or protocol.epochs)
     check_output(output, overwrite=overwrite)
     images = load_images(data, "train", data_root, download)
+    test = load_images(data, "test", data_root, download)
     model = initialize(ARCHITECTURES[arch], seed)
     with progress(f"training {arch}") as show:
         run(
@@ -52,7 +53,6 @@ def train(
         )
     origin = {"command": "train", "arch": arch, "data": images.name, "note": images.note}
     save_new(output, model, origin | {"protocol": asdict(protocol), "seed": seed}, overwrite)
-    test = load_images(data, "test", data_root, download)
     clean = evaluate(model, test.images, test.labels, distortions=()).cells[0]
     say(f"{output}: {clean.correct} of {clean.total} test images right")
     if images.note:

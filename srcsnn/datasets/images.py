@@ -56,6 +56,8 @@ def check_images(images: Tensor, shape: tuple[int, int, int] | None = None) -> N
     Traceback (most recent call last):
     srcsnn.errors.DatasetError: images have values from -0.5 to -0.5, outside [0, 1]; ...
     """
+    if not isinstance(images, Tensor):
+        raise DatasetError(f"images are a {type(images).__name__}; right would be a torch.Tensor")
     found = tuple(images.shape)
     if len(found) != 4:
         raise DatasetError(f"images have the shape {found}; right would be (N, C, H, W)")
@@ -78,7 +80,7 @@ def check_images(images: Tensor, shape: tuple[int, int, int] | None = None) -> N
 
 
 def _remedy(low: float, high: float) -> str:
-    if low >= 0 and high <= 255:
+    if low >= 0 and 2 < high <= 255:
         return "they look like 0..255: divide them by 255"
     if low < 0 and high - low < 20:
         return (

@@ -153,7 +153,13 @@ class LayerRaster:
         """
         if self._rows in self._totals:
             with damage_named(self._path):
-                return np.asarray(self._totals[self._rows][...], np.int64)
+                total = np.asarray(self._totals[self._rows][...], np.int64)
+            if total.max() > self._rows:
+                raise RasterError(
+                    f"{self._path}: damaged: a neuron of layer {self.name} has {total.max()} "
+                    f"spikes in {self._rows} steps"
+                )
+            return total
         total = np.zeros(self.shape, np.int64)
         at_once = max(1, _BYTES_AT_ONCE // self.neurons)
         for first in range(0, self._rows, at_once):

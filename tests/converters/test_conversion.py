@@ -268,3 +268,26 @@ def test_images_of_the_wrong_shape_are_refused():
 def test_one_neuron_model_for_each_layer():
     with pytest.raises(ConversionError, match="3 neuron models for 2 spiking layers: 0, 3"):
         to_snn(two_layers(), torch.rand(2, 1, 8, 8), neuron=[NEURON] * 3)
+
+
+@pytest.mark.parametrize(
+    "last", [nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"), nn.ConvTranspose2d(2, 2, 3)]
+)
+def test_a_convolution_that_cannot_sleep_is_refused_even_behind_the_last_that_can(last):
+    cnn = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), last, nn.ReLU())
+    with pytest.raises(ConversionError, match=r"2 \(Conv"):
+        to_snn(cnn, torch.rand(2, 1, 8, 8), neuron=NEURON, layers="conv")
+    assert len(to_snn(cnn, torch.rand(2, 1, 8, 8), neuron=NEURON, layers=["0"]).units) == 1
+
+
+def test_a_normalisation_in_place_leaves_the_images_alone():
+    cnn = nn.Sequential(Normalize([0.5], [0.2], inplace=True), nn.Conv2d(1, 2, 3), nn.ReLU())
+    images = torch.rand(4, 1, 8, 8)
+    before = images.clone()
+    snn = to_snn(cnn, images, neuron=NEURON, layers="conv")
+    spikes = (images > 0.5).float()
+    seen = spikes.clone()
+    snn(spikes)
+    assert torch.equal(images, before)
+    assert torch.equal(spikes, seen)
+    assert cnn[0].inplace

@@ -224,3 +224,13 @@ def test_a_file_that_may_not_be_read_is_closed_again(good, tmp_path):
     refusal(copy)
     with h5py.File(copy, "r+"):  # refused while somebody has it open
         pass
+
+
+def test_more_spikes_than_steps(good):
+    with h5py.File(good, "r+") as file:
+        totals = []
+        file.visititems(lambda name, item: totals.append(item) if "counts_n" in name else None)
+        for each in totals:
+            each[...] = 101
+    with open_raster(good) as raster, pytest.raises(RasterError, match="101 spikes in 100 steps"):
+        summarize(raster)
