@@ -771,10 +771,26 @@ def test_json_is_sorted_readable_and_strict(tmp_path):
     assert text == json_text({"z": [float("inf"), 1], "a": ("ä", True)})
 
 
-@pytest.mark.parametrize("number", [np.float64(0.98), np.float32(0.5), np.int64(7), np.bool_(True)])
-def test_a_numpy_number_beside_the_weights_is_kept(tmp_path, number):
+@pytest.mark.parametrize(
+    "number",
+    [np.float64(0.98), np.float32(0.5), np.int64(7), np.bool_(True), np.linspace(0, 1, 5)],
+)
+def test_numpy_numbers_beside_the_weights_are_kept(tmp_path, number):
     net = make_net()
     torch.save({"state_dict": net.state_dict(), "best": number}, tmp_path / "in.pt")
     save_checkpoint(tmp_path / "out.pt", load_checkpoint(tmp_path / "in.pt"), make_net(1), {})
     kept = load_checkpoint(tmp_path / "out.pt").payload["best"]
-    assert (type(kept), kept) == (type(number), number)
+    assert type(kept) is type(number)
+    assert kept.dtype == number.dtype
+    np.testing.assert_array_equal(kept, number)
+
+
+def test_an_array_of_objects_runs_nothing_of_theirs(tmp_path):
+    array = np.array([Mine()], dtype=object)
+    torch.save({"state_dict": make_net().state_dict(), "best": array}, tmp_path / "in.pt")
+    with pytest.raises(CheckpointError, match="nothing in it was run"):
+        load_checkpoint(tmp_path / "in.pt")
+
+
+class Mine:
+    """Of a class that torch does not rebuild."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy._core.multiarray import scalar
+from numpy._core.multiarray import _reconstruct, scalar
 
 from srcsnn.checkpoints.payload import WRAPPERS
 from srcsnn.errors import CheckpointError
@@ -27,10 +27,14 @@ _LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")  # first of all in files b
 _NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (scalar, "numpy._core.multiarray.scalar"),
     (scalar, "numpy.core.multiarray.scalar"),  # its name in numpy 1
+    (_reconstruct, "numpy._core.multiarray._reconstruct"),
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),
+    np.ndarray,
     np.dtype,
     *(type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"),
 ]
-"""What a NumPy number is rebuilt from. Training scripts leave the best accuracy so far as one."""
+"""What NumPy's numbers and arrays of numbers are rebuilt from; none of it runs code of the file's.
+Training scripts leave the best accuracy so far as the one, losses as the other."""
 
 
 def load_torch(path: Path, data: bytes) -> Any:  # noqa: ANN401  # a file may hold anything
