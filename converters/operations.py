@@ -80,8 +80,9 @@ _METHODS: dict[str, Kind] = {
 }
 _SIZES = ("size", "dim")
 _ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv, operator.neg,
-               torch.add, torch.sub, torch.mul, torch.div, torch.neg}  # fmt: skip
-_DIVISIONS = {operator.truediv, torch.div}
+               torch.add, torch.sub, torch.mul, torch.div, torch.neg,
+               "add", "sub", "mul", "div", "neg"}  # fmt: skip
+_DIVISIONS = {operator.truediv, torch.div, "div"}
 _CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d,
                  F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}  # fmt: skip
 _DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout}
@@ -119,10 +120,10 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         return Kind.CONSTANT
     if node.op == "call_module":
         kind = _module_kind(network.get_submodule(str(node.target)))
-    elif node.op == "call_method":
-        kind = _METHODS.get(str(node.target), Kind.UNSUPPORTED)
     elif node.target in _ARITHMETIC:
         return _arithmetic_kind(node, kinds)
+    elif node.op == "call_method":
+        kind = _METHODS.get(str(node.target), Kind.UNSUPPORTED)
     elif node.target in _DROPOUTS and _always_drops(node):
         return Kind.UNSUPPORTED
     else:

@@ -47,6 +47,11 @@ class OwnNormalization(nn.Module):
         return self.conv((x - self.mean[None, :, None, None]) / self.std[:, None, None]).relu()
 
 
+class NormalizationByMethods(OwnNormalization):
+    def forward(self, x):
+        return self.conv(x.sub(self.mean[:, None, None]).div(self.std[:, None, None])).relu()
+
+
 def plain(*extra):
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), *extra)
 
@@ -61,6 +66,7 @@ NETWORKS = {
     ),
     "max-pool before ReLU, functions": Functional,
     "own normalisation": OwnNormalization,
+    "normalisation by methods": NormalizationByMethods,
     "torchvision normalisation": lambda: nn.Sequential(Normalize([0.4], [0.3]), *plain()),
 }  # fmt: skip
 
