@@ -140,7 +140,8 @@ def _validate(settings: dict[str, object], source: str) -> SleepConfig:
     try:
         return SleepConfig.model_validate(settings)
     except ValidationError as error:
-        found = "; ".join(_explain(one) for one in error.errors(include_url=False))
+        # Once each: a setting of two kinds is refused twice.
+        found = "; ".join(dict.fromkeys(_explain(one) for one in error.errors(include_url=False)))
         raise ConfigError(f"{source}: {found}") from error
 
 
@@ -151,5 +152,7 @@ def _explain(error: object) -> str:
         return f"unknown setting {name!r}{nearest(name, SleepConfig.model_fields)}"
     if error["type"] == "missing":
         return f"{name} is missing"
-    message = error["msg"].removeprefix("Value error, ")
+    if name.startswith("layers."):  # pydantic tells why it is neither of the two kinds
+        return f'layers = {error["input"]!r}: right would be "conv", "all", or a list of names'
+    message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
     return f"{name} = {error['input']!r}: {message}" if name else message

@@ -41,6 +41,8 @@ def check_target(
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise error(f"cannot write {path}: it is a folder; give the name of a file in it")
+    if target.parent.is_file():
+        raise error(f"cannot write {path}: {target.parent} is a file, not a folder")
     if not target.parent.is_dir():
         raise error(f"cannot write {path}: there is no folder {target.parent}; create it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):

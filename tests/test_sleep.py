@@ -136,6 +136,8 @@ def test_a_probability_above_one_is_refused(model, images):
         ({"steps": 0}, "steps = 0"),
         ({"percentile": 99.0}, "percentile is used with"),
         ({"thresholds": []}, "thresholds"),
+        ({"thresholds": 4.15}, "thresholds = 4.15: Input should be a list"),
+        ({"layers": "al"}, 'layers = \'al\': right would be "conv", "all", or a list of names$'),
     ],
 )
 def test_a_bad_setting_is_named(changes, message):
