@@ -639,7 +639,7 @@ def test_folder_that_is_missing_or_a_file_is_refused_before_any_work(tmp_path):
     with pytest.raises(CheckpointError, match="it is a folder"):
         check_output(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="there is no folder"):
+    with pytest.raises(CheckpointError, match="is a file, not a folder"):
         save_new(tmp_path / "file" / "out.pt", make_net(), {})
 
 
