@@ -74,11 +74,16 @@ def prepare(
 
     Raises:
         ConfigError: if there is not one threshold for each spiking layer.
+        DatasetError: if the images are not what the network takes.
+        SleepError: if a weight is not finite.
         ConversionError: if the network cannot be converted.
     """
     config = load_config(config)
     check_images(images)
     check_takes(model, images)
+    bad = [name for name, weights in model.named_parameters() if not weights.isfinite().all()]
+    if bad:
+        raise SleepError(f"weights are NaN or infinite before sleep: {', '.join(bad)}")
     if neuron is None:
         names = spiking_layers(model, config.layers)
         if len(names) != len(config.thresholds):

@@ -80,6 +80,22 @@ def test_same_padding_is_the_padding_of_the_convolution(kernel):
     torch.testing.assert_close(synapse_of(conv).hits(pre, post), conv.weight.grad)
 
 
+@pytest.mark.parametrize(
+    ("make", "image"), [(nn.Conv1d, (9,)), (nn.Conv2d, (9, 8)), (nn.Conv3d, (7, 6, 5))]
+)
+def test_counts_are_gradients_of_the_convolution_in_any_number_of_dimensions(make, image):
+    conv = make(4, 6, 3, stride=2, padding=1, dilation=1, groups=2, bias=False).double()
+    generator = torch.Generator().manual_seed(0)
+    pre = (torch.rand(2, 4, *image, generator=generator) < 0.4).double()
+    current = conv(pre)
+    post = (torch.rand(current.shape, generator=generator) < 0.4).double()
+    synapse = synapse_of(conv)
+    (hits,) = torch.autograd.grad(current, conv.weight, post)
+    (pairs,) = torch.autograd.grad(conv(torch.ones_like(pre)), conv.weight, post)
+    torch.testing.assert_close(synapse.hits(pre, post), hits)
+    torch.testing.assert_close(synapse.pairs(pre, post).expand_as(pairs), pairs)
+
+
 def test_bfloat16_counts_stay_exact():
     conv = nn.Conv2d(1, 1, 1, bias=False).bfloat16()
     spikes = torch.ones(1, 1, 20, 20, dtype=torch.bfloat16)

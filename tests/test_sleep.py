@@ -6,7 +6,7 @@ import torch
 
 import srcsnn
 from srcsnn.config import SleepConfig, load_config, parse_changes
-from srcsnn.errors import ConfigError, DatasetError, RasterError
+from srcsnn.errors import ConfigError, DatasetError, RasterError, SleepError
 from srcsnn.models import paper_mnist
 from srcsnn.rasters import open_raster
 from srcsnn.replay import PoissonMean
@@ -185,6 +185,13 @@ def test_images_that_do_not_fit_the_network_are_refused(model, shape):
     # The small ones would do for the convolutions, which are all that sleeps.
     with pytest.raises(DatasetError, match="the network cannot take images of"):
         srcsnn.sleep(model, torch.rand(3, *shape), CONFIG, seed=0)
+
+
+def test_a_network_with_nan_where_nothing_spikes_is_refused(images):
+    broken = initialize(paper_mnist, 0)
+    broken.fc2.weight.data[0, 0] = torch.nan
+    with pytest.raises(SleepError, match=r"before sleep: fc2\.weight$"):
+        srcsnn.sleep(broken, images, CONFIG, seed=0)
 
 
 def test_training_on_labels_or_images_that_do_not_fit_is_refused(images):
