@@ -101,7 +101,7 @@ def check_takes(model: nn.Module, images: Tensor, labels: Tensor | None = None) 
     was_training = model.training
     model.eval()
     try:
-        scores = model(images[:1].to(next(model.parameters()), copy=True))
+        scores = model(images[:1].to(next(model.parameters(), images), copy=True))
     except RuntimeError as cause:
         raise DatasetError(
             f"the network cannot take images of {size} (channels x height x width): "

@@ -222,6 +222,13 @@ def test_a_raster_on_top_of_a_checkpoint_is_refused_before_sleep(night, capsys, 
     assert not (night / "new.pt").exists()
 
 
+def test_another_spelling_of_the_input_is_still_overwritten_when_asked(night, capsys):
+    torch.save(torch.load(night / "model.pt", weights_only=True), night / "twice.pt")
+    words = sleep_words(night, "--overwrite", checkpoint="twice.pt", output="../x/twice.pt")
+    words = [str(word).replace("/../x/", f"/../{night.name}/") for word in words]
+    assert command(*words) == 0, capsys.readouterr().err
+
+
 def test_options_of_recording_without_a_raster_are_wrong_use(night, capsys):
     assert command(
         "sleep", night / "model.pt", "--arch", "paper-mnist", "--data", "digits", "--config",

@@ -6,7 +6,7 @@ import torch
 
 import srcsnn
 from srcsnn.config import SleepConfig, load_config, parse_changes
-from srcsnn.errors import ConfigError, DatasetError, RasterError, SleepError
+from srcsnn.errors import ConfigError, ConversionError, DatasetError, RasterError, SleepError
 from srcsnn.models import paper_mnist
 from srcsnn.rasters import open_raster
 from srcsnn.replay import PoissonMean
@@ -185,6 +185,11 @@ def test_images_that_do_not_fit_the_network_are_refused(model, shape):
     # The small ones would do for the convolutions, which are all that sleeps.
     with pytest.raises(DatasetError, match="the network cannot take images of"):
         srcsnn.sleep(model, torch.rand(3, *shape), CONFIG, seed=0)
+
+
+def test_a_network_without_weights_is_refused_in_words(images):
+    with pytest.raises(ConversionError, match="no convolution that could sleep"):
+        srcsnn.sleep(torch.nn.ReLU(), images, CONFIG, seed=0)
 
 
 def test_a_network_with_nan_where_nothing_spikes_is_refused(images):

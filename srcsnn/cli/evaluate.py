@@ -52,9 +52,8 @@ def evaluate(
     from srcsnn.robustness import evaluate as run
     from srcsnn.tables import robustness_table
 
-    check_distinct(
-        {**{path: path for path in checkpoints}, "the counts": output, "the figure": figure}
-    )
+    for path in checkpoints:
+        check_distinct({"a checkpoint to read": path, "the counts": output, "the figure": figure})
     if figure is not None and Path(figure).suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--figure {figure}: right would be a name ending in .png, .svg or .pdf")
     chosen = None if distortions is None else parse_distortions(distortions)

@@ -69,12 +69,10 @@ def sleep(
     )
     if raster is None and (record_layers or record_every > 1 or counts_only):
         raise ConfigError("nothing is recorded without --raster; name a file for the spikes")
-    check_distinct({
-        "the checkpoint to read": checkpoint if checkpoint != output else None,
-        "the checkpoint to write": output,
-        "its provenance": f"{output}.json",
-        "the raster": raster,
-    })  # fmt: skip
+    check_distinct({"the checkpoint to read": checkpoint, "the raster": raster})
+    check_distinct(
+        {"the new checkpoint": output, "its provenance": f"{output}.json", "the raster": raster}
+    )
     loaded = load_checkpoint(checkpoint)
     settings = load_config(config).with_changes(**parse_changes(set_ or []))
     check_output(output, loaded, overwrite=overwrite)
