@@ -67,6 +67,9 @@ class Synapse(nn.Module):
         self.operator = operator
         self.alpha = alpha
         self.register_buffer("bias", bias)
+        # As a tensor, which torch applies sooner. The weights follow no move of the network's
+        # dtype either: it is made for the one that it sleeps in.
+        self._factor = self.weight.detach().new_tensor(alpha)
         self.listeners: list[Listener] = []
 
     @property
@@ -87,7 +90,7 @@ class Synapse(nn.Module):
             hear(pre)
         # `forward`, and not a call, twice in this file: looking for hooks that nobody can have put
         # there costs a small network more than its additions.
-        current: Tensor = self.operator.forward(pre if drive is None else drive).mul_(self.alpha)
+        current: Tensor = self.operator.forward(pre if drive is None else drive).mul_(self._factor)
         return current if self.bias is None else current.add_(self.bias)
 
 

@@ -155,13 +155,15 @@ def sleep(
     observers = [counter.see]
     with _says_what_is_kept(raster), ExitStack() as files:
         if raster is not None:
-            recorder = files.enter_context(HDF5Recorder(raster, record, overwrite=overwrite))
+            recorder = files.enter_context(
+                HDF5Recorder(raster, record, overwrite=overwrite, view=torch.from_numpy)
+            )
             notes = {"config": config.model_dump(), "seed": seed} | dict(provenance or {})
             layout = _layout(snn, config, tuple(images.shape[1:]), notes)
             recorder.begin(layout)
             size = estimate_bytes(layout, record)
             _log.info("recording to %s: at most %.1f MB", raster, size / 1e6)
-            observers.append(lambda name, spikes: recorder.record(name, spikes.cpu().numpy()))
+            observers.append(recorder.record)
         started = time.perf_counter()
         run(
             snn,
@@ -227,6 +229,7 @@ def run(
         for observer in observers:
             observer(name, spikes)
 
+    _keep_freed_memory()
     snn.reset()
     with plastic(snn, rule), snn.observed(see):
         for step in range(steps):
@@ -236,6 +239,17 @@ def run(
             if progress is not None:
                 progress(step + 1, steps)
     snn.reset()
+
+
+def _keep_freed_memory() -> None:
+    """Has the C library keep what a step frees for the next step.
+
+    glibc hands large blocks back to the system as soon as they are free, so that every step of a
+    large network would have its pages made and zeroed again, for a fifth of its time. It stops
+    doing so for blocks as large as one that was freed before, up to 32 MB (`man mallopt`,
+    M_MMAP_THRESHOLD). Elsewhere this does nothing.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def _layout(

@@ -54,33 +54,26 @@ class ConvSynapse:
 
     def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
         self._weight = conv.weight.detach()  # only its shape counts
-        self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
+        self.kernel_size, self.stride = conv.kernel_size, conv.stride
+        self.dilation, self.groups = conv.dilation, conv.groups
+        none = (0,) * len(self.stride)
         reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        self._margins: list[int] = []
         if conv.padding == "same":
             # torch puts the odd one at the end, which `padding` cannot say: padded by hand.
-            self.padding: tuple[int, ...] = tuple(0 for _ in reach)
+            self.padding: tuple[int, ...] = none
+            self._before: tuple[int, ...] = tuple(r // 2 for r in reach)
             self._margins = [m for r in reversed(reach) for m in (r // 2, r - r // 2)]
         else:
-            self.padding = (
-                tuple(0 for _ in reach) if conv.padding == "valid" else tuple(conv.padding)  # type: ignore[arg-type]
-            )
-            self._margins = []
+            self.padding = none if conv.padding == "valid" else tuple(conv.padding)  # type: ignore[arg-type]
+            self._before = self.padding
         self._all_but_channels = (0, *range(2, 2 + len(reach)))
         self._padded = any(self.padding) or any(self._margins)
+        self._there: dict[torch.Size, list[Tensor]] = {}
 
     def hits(self, pre: Tensor, post: Tensor) -> Tensor:
         """See `Synapse.hits`; pre (B, in, *image), post (B, out, *positions)."""
-        return self._count(_counting(pre), self._weight, _counting(post), self.groups)
-
-    def pairs(self, pre: Tensor, post: Tensor) -> Tensor:
-        """See `Synapse.pairs`; (out, 1, *kernel), or (out, 1, 1, ...) without padding."""
-        post = _counting(post)
-        if not self._padded:
-            return post.sum(self._all_but_channels, keepdim=True).transpose(0, 1)
-        there = post.new_ones(len(post), 1, *pre.shape[2:])
-        return self._count(there, self._weight[:, :1], post, groups=1)
-
-    def _count(self, pre: Tensor, weight: Tensor, post: Tensor, groups: int) -> Tensor:
+        pre, post = _counting(pre), _counting(post)
         if self._margins:
             pre = F.pad(pre, self._margins)
         # What torch.nn.grad.conv*d_weight calls; those hand over a stand-in for the weights that
@@ -89,17 +82,39 @@ class ConvSynapse:
         _, counts, _ = torch.ops.aten.convolution_backward(
             post,
             pre,
-            weight.to(post.dtype),
+            self._weight.to(post.dtype),
             bias_sizes=None,
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,
             transposed=False,
             output_padding=(0,) * len(self.stride),
-            groups=groups,
+            groups=self.groups,
             output_mask=(False, True, False),
         )
         return counts
+
+    def pairs(self, pre: Tensor, post: Tensor) -> Tensor:
+        """See `Synapse.pairs`; (out, 1, *kernel), or (out, 1, 1, ...) without padding."""
+        post = _counting(post)
+        if not self._padded:
+            return post.sum(self._all_but_channels, keepdim=True).transpose(0, 1)
+        # Whether a kernel's weight meets the image or the padding is decided axis by axis.
+        counts = post.sum(0)
+        for there in self._inside(pre.shape[2:], counts):
+            counts = torch.tensordot(counts, there, dims=([1], [0]))
+        return counts.unsqueeze(1)
+
+    def _inside(self, image: torch.Size, like: Tensor) -> list[Tensor]:
+        """For each axis (positions, kernel): 1 where that weight lies on the image there, else 0."""
+        if image not in self._there:
+            self._there[image] = []
+            for axis, size in enumerate(image):
+                first = torch.arange(like.shape[1 + axis]) * self.stride[axis] - self._before[axis]
+                offset = torch.arange(self.kernel_size[axis]) * self.dilation[axis]
+                where = first[:, None] + offset
+                self._there[image].append(((where >= 0) & (where < size)).to(like))
+        return self._there[image]
 
 
 def synapse_of(layer: nn.Module) -> Synapse:

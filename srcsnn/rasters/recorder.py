@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from srcsnn.files import check_target
 from srcsnn.rasters.disk import is_locked
 from srcsnn.rasters.layout import RasterLayout, block_steps
 from srcsnn.rasters.policy import RecordPolicy
-from srcsnn.rasters.thread import WriterThread
+from srcsnn.rasters.thread import View, WriterThread
 from srcsnn.rasters.writer import RasterFile
 
 
@@ -31,6 +31,8 @@ class HDF5Recorder:
         path: Of the file, usually `*.h5`.
         policy: What is recorded.
         overwrite: Whether an existing file may be replaced.
+        view: Of a NumPy array, the same memory as an array of another library; with
+            `torch.from_numpy`, `record` takes tensors, and sooner than their conversions.
     """
 
     def __init__(
@@ -38,13 +40,17 @@ class HDF5Recorder:
         path: str | os.PathLike[str],
         policy: RecordPolicy = RecordPolicy(),  # noqa: B008  # frozen
         overwrite: bool = False,
+        view: View | None = None,
     ) -> None:
         self.path = Path(path)
         self.policy = policy
         self.overwrite = overwrite
+        self._view = view
         self._part = self.path.with_name(self.path.name + ".part")
         self._writer: WriterThread | None = None
         self._closed = False
+        # Per layer that is still to come in this step: the shapes it may have, its rows.
+        self._missing: dict[str, tuple[tuple[tuple[int, ...], ...], list[Any]]] = {}
 
     def begin(self, layout: RasterLayout) -> None:
         """Creates the file.
@@ -71,11 +77,11 @@ class HDF5Recorder:
         self._planned = layout.steps_planned
         self._step = 0
         self._keep = True
-        self._missing = set(self._shapes)
-        self._writer = WriterThread(file, layers, steps)
-        self._block = self._writer.empty_block()
+        self._writer = WriterThread(file, layers, steps, self._view or iter)
+        self._next_block()
 
-    def record(self, layer: str, spikes: npt.ArrayLike) -> None:
+    # Any: arrays of the library that `view` belongs to.
+    def record(self, layer: str, spikes: npt.ArrayLike | Any) -> None:  # noqa: ANN401
         """Takes one step of one layer; call it once per layer and step, in any order.
 
         A step is complete when every recorded layer came once. Layers that the policy leaves out
@@ -90,29 +96,22 @@ class HDF5Recorder:
             RasterError: If the layer is unknown, the shape is another, the layer comes twice
                 before the step is complete, or an earlier block could not be written.
         """
-        writer = self._writer
-        if writer is None:
-            state = "is closed" if self._closed else "has not begun: call begin(layout) first"
-            raise RasterError(f"{self.path}: the recorder {state}")
-        shapes = self._shapes.get(layer)
-        if shapes is None:
-            self._refuse_unknown(layer)
+        row = self._missing.pop(layer, None)
+        if row is None:
+            self._explain(layer)
             return
-        array = np.asarray(spikes)
+        array: Any = np.asarray(spikes) if self._view is None else spikes
+        shapes, rows = row
         if array.shape not in shapes:
+            self._missing[layer] = row
             raise RasterError(
-                f"layer {layer}: spikes of shape {array.shape} do not fit the layout's {shapes[0]}"
-            )
-        if layer not in self._missing:
-            missing = ", ".join(name for name in self._shapes if name in self._missing)
-            raise RasterError(
-                f"layer {layer} came twice in step {self._step}; still missing: {missing}"
+                f"layer {layer}: spikes of shape {tuple(array.shape)} do not fit the layout's "
+                f"{shapes[0]}"
             )
         if self._keep:
-            self._block.spikes[layer][self._block.filled] = array
-        self._missing.remove(layer)
+            rows[self._block.filled][...] = array
         if not self._missing:
-            self._end_step(writer)
+            self._end_step()
 
     def close(self) -> None:
         """Writes what is left and gives the file its name; further calls do nothing.
@@ -153,15 +152,39 @@ class HDF5Recorder:
             )
         self._part.unlink()
 
-    def _refuse_unknown(self, layer: str) -> None:
+    def _explain(self, layer: str) -> None:
+        """Why a layer is not waited for: an error, or that the policy leaves it out."""
+        if self._writer is None:
+            state = "is closed" if self._closed else "has not begun: call begin(layout) first"
+            raise RasterError(f"{self.path}: the recorder {state}")
+        if layer in self._shapes:
+            raise RasterError(
+                f"layer {layer} came twice in step {self._step}; still missing: "
+                + ", ".join(self._unrecorded())
+            )
         if layer not in self._known:
             raise RasterError(
                 f"layer {layer!r} is not in the layout; its layers are "
                 + ", ".join(sorted(self._known))
             )
 
-    def _end_step(self, writer: WriterThread) -> None:
-        self._missing.update(self._shapes)
+    def _unrecorded(self) -> list[str]:
+        """The layers that the current step still lacks, in network order."""
+        return [name for name in self._shapes if name in self._missing]
+
+    def _next_block(self) -> None:
+        """Waits for an empty block and expects the first step of it."""
+        assert self._writer is not None
+        self._block = self._writer.empty_block()
+        # With all that `record` needs to know of a layer, as a step of a small network is short.
+        self._expected = {
+            name: (shapes, self._block.rows[name]) for name, shapes in self._shapes.items()
+        }
+        self._missing = self._expected.copy()
+
+    def _end_step(self) -> None:
+        assert self._writer is not None
+        self._missing = self._expected.copy()
         block = self._block
         if self._keep:
             block.steps[block.filled] = self._step
@@ -169,10 +192,10 @@ class HDF5Recorder:
         self._step += 1
         self._keep = self._step % self.policy.every == 0
         if block.filled == len(block.steps):
-            writer.put(block)
-            self._block = writer.empty_block()
-        if writer.error is not None:
-            raise self._failure(writer, writer.error)
+            self._writer.put(block)
+            self._next_block()
+        if self._writer.error is not None:
+            raise self._failure(self._writer, self._writer.error)
 
     def _close(self, aborted_by: str) -> None:
         if self._closed or self._writer is None:
@@ -186,6 +209,7 @@ class HDF5Recorder:
             writer.file.finish(*self._status(writer, aborted_by))
         except OSError as error:
             writer.error = writer.error or error
+        self._missing = {}
         failure = self._failure(writer, writer.error) if writer.error is not None else None
         if writer.file.rows == 0:
             self._part.unlink(missing_ok=True)
@@ -201,7 +225,7 @@ class HDF5Recorder:
         if aborted_by:
             return f"aborted at step {self._step}: {aborted_by}", False
         if len(self._missing) < len(self._shapes):
-            missing = ", ".join(name for name in self._shapes if name in self._missing)
+            missing = ", ".join(self._unrecorded())
             return f"aborted at step {self._step}: closed while {missing} was missing", False
         if self._step < self._planned:
             return f"stopped at step {self._step} of {self._planned}", False

@@ -2,11 +2,17 @@
 
 import queue
 import threading
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from srcsnn.rasters.layout import LayerLayout
 from srcsnn.rasters.writer import Block, RasterFile
+
+View = Callable[[npt.NDArray[np.bool_]], Iterable[Any]]
+"""The rows of a buffer as arrays of the caller's library. `Any`: arrays of any library."""
 
 _BLOCKS = 2  # one is filled while the other is written
 
@@ -18,12 +24,15 @@ class WriterThread:
         file: To write to; nobody else may use it meanwhile.
         layers: Those that are recorded.
         steps: Rows of a block.
+        view: How the caller sees the memory of a block.
 
     Attributes:
         error: What went wrong in the thread; nothing is written after it.
     """
 
-    def __init__(self, file: RasterFile, layers: tuple[LayerLayout, ...], steps: int) -> None:
+    def __init__(
+        self, file: RasterFile, layers: tuple[LayerLayout, ...], steps: int, view: View
+    ) -> None:
         self.file = file
         self.error: BaseException | None = None
         self._next_row = 0
@@ -31,7 +40,8 @@ class WriterThread:
         self._empty: queue.SimpleQueue[Block] = queue.SimpleQueue()
         for _ in range(_BLOCKS):
             spikes = {layer.name: np.empty((steps, *layer.shape), np.bool_) for layer in layers}
-            self._empty.put(Block(0, np.empty(steps, np.int64), spikes))
+            rows = {name: list(view(buffer)) for name, buffer in spikes.items()}
+            self._empty.put(Block(0, np.empty(steps, np.int64), spikes, rows))
         # A daemon, so that a recorder that nobody closed does not keep the interpreter alive.
         self._thread = threading.Thread(target=self._run, name="raster-writer", daemon=True)
         self._thread.start()

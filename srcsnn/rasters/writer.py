@@ -42,12 +42,14 @@ class Block:
         first: Row of the file where the block begins.
         steps: Step number of each row, (B,).
         spikes: Per layer (B, *shape).
+        rows: Per layer the B rows of `spikes`, as what records sees them. `Any`: its own arrays.
         filled: How many rows hold whole steps.
     """
 
     first: int
     steps: npt.NDArray[np.int64]
     spikes: dict[str, npt.NDArray[np.bool_]]
+    rows: dict[str, list[Any]]
     filled: int = 0
 
 
