@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from srcsnn.datasets import check_images
 from srcsnn.distortions import Distortion, default_distortions
 from srcsnn.errors import DatasetError, SrcsnnError
+from srcsnn.memory import images_at_once, keep_freed
 from srcsnn.noise import Noise
 
 __all__ = ["CLEAN", "Cell", "Robustness", "evaluate"]
@@ -88,7 +89,7 @@ def evaluate(
     *,
     distortions: Sequence[Distortion] | None = None,
     seed: int = 0,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Robustness:
     """Counts what a classifier gets right, clean and at every level of every distortion.
@@ -102,7 +103,7 @@ def evaluate(
         labels: (N,) class numbers.
         distortions: the paper's four without speckle for grey images, if not given.
         seed: of the noise.
-        batch_size: images at a time.
+        batch_size: images at a time; a number that is quick for their size, if not given.
         progress: called with the cells done and the cells in all.
 
     Raises:
@@ -114,6 +115,8 @@ def evaluate(
         raise DatasetError(f"{tuple(labels.shape)} labels for {len(images)} images; one each")
     if distortions is None:
         distortions = default_distortions(images.shape[1])
+    keep_freed()
+    batch_size = batch_size or images_at_once(images)
     plan: list[tuple[Distortion | None, float]] = [(None, 0.0)]
     plan += [(distortion, level) for distortion in distortions for level in distortion.levels]
     was_training = model.training
