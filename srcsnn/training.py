@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 from srcsnn.models import check_takes
 from srcsnn.seeding import key, stream
 
-__all__ = ["PROTOCOLS", "Protocol", "initialize", "train"]
+__all__ = ["PROTOCOLS", "Precision", "Protocol", "fastest_precision", "initialize", "train"]
+
+Precision = Literal["float32", "bfloat16"]
+"""What convolutions and linear layers are computed in while training; weights are float32."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def train(
     protocol: Protocol,
     *,
     seed: int,
+    precision: Precision = "float32",
     progress: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> None:
     """Trains the network in place and leaves it in eval mode.
@@ -64,6 +69,7 @@ def train(
         labels: (N,) class numbers.
         protocol: epochs, learning rate, batch size.
         seed: of the order of the images and of dropout.
+        precision: "bfloat16" computes by torch's autocast, faster where the processor can.
         progress: called after each epoch with its number, from 1, and its mean loss.
 
     Raises:
@@ -71,21 +77,31 @@ def train(
     """
     check_takes(model, images, labels)
     device = next(model.parameters()).device
+    # Channels last is the layout in which convolutions compute; else every batch is laid out anew.
+    model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=protocol.learning_rate)
     order = stream(seed, "order")
-    model.train()
+    half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "dropout") % 2**63)  # dropout takes no generator
         for epoch in range(1, protocol.epochs + 1):
-            total = 0.0
+            total = torch.zeros(())
             shuffled = torch.randperm(len(images), generator=order)
             for batch in torch.split(shuffled, protocol.batch_size):
-                logits = model(images[batch].to(device))
-                targets = F.one_hot(labels[batch].to(device), logits.shape[1]).to(logits.dtype)
-                loss = F.binary_cross_entropy_with_logits(logits, targets)
+                with half:
+                    logits = model(images[batch].to(device, memory_format=torch.channels_last))
+                targets = F.one_hot(labels[batch].to(device), logits.shape[1]).float()
+                loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]  # torch
                 optimizer.step()
-                total += loss.item() * len(batch)
-            progress(epoch, total / len(images))
-    model.eval()
+                total += loss.detach().cpu() * len(batch)
+            progress(epoch, float(total) / len(images))
+    model.eval().to(memory_format=torch.contiguous_format)
+
+
+def fastest_precision() -> Precision:
+    """The precision that this processor trains fastest in: bfloat16 if it has it built in."""
+    # torch tells by private names only.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if native else "float32"

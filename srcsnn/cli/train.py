@@ -1,6 +1,6 @@
 """`srcsnn train`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,10 @@ def train(
     output: Annotated[str, typer.Option("--output", "-o", help="Checkpoint to write.")],
     seed: Seed = 0,
     epochs: Annotated[int | None, typer.Option(help="Instead of the protocol's.", min=1)] = None,
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(help="bfloat16 trains faster on processors that have it."),
+    ] = "float32",
     data_root: DataRoot = None,
     download: Download = False,
     overwrite: Overwrite = False,
@@ -49,10 +53,17 @@ def train(
             images.labels,
             protocol,
             seed=seed,
+            precision=precision,
             progress=lambda epoch, loss: show(epoch, protocol.epochs),
         )
-    origin = {"command": "train", "arch": arch, "data": images.name, "note": images.note}
-    save_new(output, model, origin | {"protocol": asdict(protocol), "seed": seed}, overwrite)
+    origin: dict[str, object] = {
+        "command": "train",
+        "arch": arch,
+        "data": images.name,
+        "note": images.note,
+    }
+    origin |= {"protocol": asdict(protocol), "seed": seed, "precision": precision}
+    save_new(output, model, origin, overwrite)
     clean = evaluate(model, test.images, test.labels, distortions=()).cells[0]
     say(f"{output}: {clean.correct} of {clean.total} test images right")
     if images.note:
