@@ -36,11 +36,13 @@ def check_target(
 
     Raises:
         SrcsnnError: (or the given `error`) if the folder is missing or not writable, the path is a
-            folder, or it is there already and `overwrite` is false.
+            folder or a device, or it is there already and `overwrite` is false.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise error(f"cannot write {path}: it is a folder; give the name of a file in it")
+    if target.exists() and not target.is_file():
+        raise error(f"cannot write {path}: it is a device or a pipe; give the name of a file")
     if target.parent.is_file():
         raise error(f"cannot write {path}: {target.parent} is a file, not a folder")
     if not target.parent.is_dir():

@@ -643,6 +643,12 @@ def test_folder_that_is_missing_or_a_file_is_refused_before_any_work(tmp_path):
         save_new(tmp_path / "file" / "out.pt", make_net(), {})
 
 
+def test_a_pipe_is_no_file_to_write_to_even_when_asked_to_overwrite(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="it is a device or a pipe"):
+        check_output(tmp_path / "pipe", overwrite=True)
+
+
 def test_folder_that_is_not_writable_is_refused(tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)

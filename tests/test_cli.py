@@ -145,6 +145,7 @@ def test_a_bad_checkpoint_fails_in_words(night, tmp_path, monkeypatch, capsys, k
         (["--set", "inc=-1"], "inc = -1"),
         (["--set", "max_rate_hz=99999"], "lower max_rate_hz"),
         (["--arch", "paper-mnits"], "did you mean 'paper-mnist'"),
+        (["--data", "mnits"], "did you mean 'mnist'"),
         (["--no-such-option"], "No such option"),
     ],
 )
@@ -243,3 +244,18 @@ def test_counts_and_figure_in_one_file_are_refused(night, capsys):
         "-o", night / "same.png", "--figure", night / "same.png",
     ) == 1  # fmt: skip
     assert "both the counts and the figure" in capsys.readouterr().err
+
+
+def test_a_checkpoint_given_twice_is_wrong_use(night, capsys):
+    twice = night / "model.pt"
+    assert command("evaluate", twice, twice, "--arch", "paper-mnist", "--data", "digits") == 2
+    assert "model.pt; name each checkpoint once" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_work_begins_is_told_in_words(night, monkeypatch, capsys):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("srcsnn.checkpoints.load_checkpoint", interrupt)
+    assert command(*sleep_words(night, output="no.pt")) == 1
+    assert capsys.readouterr().err.startswith("error: interrupted")

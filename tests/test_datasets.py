@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from srcsnn.datasets import check_images, load_images
-from srcsnn.errors import DatasetError
+from srcsnn.errors import ConfigError, DatasetError
 
 RANDOM = np.random.default_rng(0)
 
@@ -68,12 +68,12 @@ def test_digits_are_scaled_enlarged_and_split():
 
 
 def test_unknown_name_names_the_nearest():
-    with pytest.raises(DatasetError, match=r"'minst' \(did you mean 'mnist'\?\).*cifar10.*folder"):
+    with pytest.raises(ConfigError, match=r"'minst' \(did you mean 'mnist'\?\).*cifar10.*folder"):
         load_images("minst", "test")
 
 
 def test_unknown_split_is_refused():
-    with pytest.raises(DatasetError, match="'validation'; right would be 'train' or 'test'"):
+    with pytest.raises(ConfigError, match="'validation'; right would be 'train' or 'test'"):
         load_images("digits", "validation")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from srcsnn.cli import demo, evaluate, info, inspect, sleep, train
-from srcsnn.cli.console import report_errors
+from srcsnn.cli.console import interruptible, report_errors
 
 __all__ = ["app", "main"]
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for command in (demo.demo, train.train, sleep.sleep, evaluate.evaluate, info.info, inspect.inspect):
-    app.command(epilog=sys.modules[command.__module__].EXAMPLES)(command)
+    app.command(epilog=sys.modules[command.__module__].EXAMPLES)(interruptible(command))
 
 
 @app.callback()

@@ -5,7 +5,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arch", "Data", "DataRoot", "Download", "Overwrite", "Seed",
-    "load_model", "progress", "report_errors", "say",
+    "interruptible", "load_model", "progress", "report_errors", "say",
 ]  # fmt: skip
+
+P = ParamSpec("P")
 
 Arch = Annotated[
     str, typer.Option(help="The network: paper-mnist, paper-cifar10, or package.module:callable.")
@@ -85,6 +88,21 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         except KeyboardInterrupt as interrupt:
             notes = "".join(f"; {note}" for note in getattr(interrupt, "__notes__", []))
             raise SrcsnnError(f"interrupted while {what}{notes}") from interrupt
+
+
+def interruptible(command: Callable[P, None]) -> Callable[P, None]:
+    """The command, with Ctrl-C told in words wherever it strikes."""
+
+    @wraps(command)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            from srcsnn.errors import SrcsnnError
+
+            raise SrcsnnError("interrupted between two parts of the work") from interrupt
+
+    return told
 
 
 @contextmanager

@@ -52,6 +52,9 @@ def evaluate(
     from srcsnn.robustness import evaluate as run
     from srcsnn.tables import robustness_table
 
+    twice = sorted({path for path in checkpoints if checkpoints.count(path) > 1})
+    if twice:
+        raise ConfigError(f"given twice: {', '.join(twice)}; name each checkpoint once")
     for path in checkpoints:
         check_distinct({"a checkpoint to read": path, "the counts": output, "the figure": figure})
     if figure is not None and Path(figure).suffix.lower() not in (".png", ".svg", ".pdf"):

@@ -6,7 +6,7 @@ from srcsnn.datasets.arrayfiles import from_file
 from srcsnn.datasets.folders import from_folder
 from srcsnn.datasets.images import ImageSet, Split, check_images
 from srcsnn.datasets.named import NAMES, from_scikit_learn, from_torchvision
-from srcsnn.errors import DatasetError
+from srcsnn.errors import ConfigError
 from srcsnn.plugins import nearest
 
 __all__ = ["NAMES", "ImageSet", "Split", "check_images", "load_images"]
@@ -34,11 +34,12 @@ def load_images(
         download: whether torchvision may fetch what is not there.
 
     Raises:
-        DatasetError: if the name is unknown, files are missing or malformed, images differ in size,
-            leave [0, 1], or do not match their labels.
+        ConfigError: if it is neither a name nor a path that is there.
+        DatasetError: if files are missing or malformed, images differ in size, leave [0, 1], or do
+            not match their labels.
     """
     if split not in ("train", "test"):
-        raise DatasetError(f"unknown split {split!r}; right would be 'train' or 'test'")
+        raise ConfigError(f"unknown split {split!r}; right would be 'train' or 'test'")
     if data == "digits":
         return from_scikit_learn(split)
     if data in NAMES:
@@ -48,7 +49,7 @@ def load_images(
         return from_folder(path, split)
     if path.is_file():
         return from_file(path, split)
-    raise DatasetError(
+    raise ConfigError(
         f"there is no data set {data!r}{nearest(data, NAMES)}; right would be "
         f"{', '.join(NAMES)}, or the path of a folder, .npz or .h5 file"
     )
