@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from converters import Bias, Diehl, Legacy, Normalization, Percentile
 from srcsnn.errors import ConfigError
+from srcsnn.plasticity import IncDec
 from srcsnn.plugins import nearest
 
 __all__ = ["SleepConfig", "load_config", "named_configs", "parse_changes"]
@@ -28,6 +29,8 @@ class SleepConfig(BaseModel):
         decay: share of the voltage kept from step to step, in [0, 1].
         inc: change of a weight when post and pre spike, 0 or more, in the CNN's units.
         dec: amount subtracted when post spikes and pre is silent, 0 or more.
+        gate: width of the weight-dependent gate on every change (`IncDec`), in the CNN's units, or
+            "off".
         dt_s: duration of a step in seconds.
         max_rate_hz: input rate of a pixel of value 1.
         rate_factor: factor on the input rate; the 2022 MATLAB code fires at twice the nominal rate.
@@ -47,6 +50,7 @@ class SleepConfig(BaseModel):
     decay: Annotated[float, Field(ge=0, le=1)]
     inc: NotNegative
     dec: NotNegative
+    gate: Literal["off"] | Positive = "off"
     dt_s: Positive = 0.001
     max_rate_hz: Positive
     rate_factor: Positive = 1.0
@@ -69,6 +73,10 @@ class SleepConfig(BaseModel):
         if self.normalization == "percentile":
             return Percentile(self.percentile)
         return Legacy() if self.normalization == "legacy" else Diehl()
+
+    def make_rule(self) -> IncDec:
+        """The learning rule with these numbers."""
+        return IncDec(self.inc, self.dec, None if self.gate == "off" else self.gate)
 
     def with_changes(self, **changes: object) -> "SleepConfig":
         """A copy with some settings changed, checked again.
@@ -154,5 +162,7 @@ def _explain(error: object) -> str:
         return f"{name} is missing"
     if name.startswith("layers."):  # pydantic tells why it is neither of the two kinds
         return f'layers = {error["input"]!r}: right would be "conv", "all", or a list of names'
+    if name.startswith("gate."):
+        return f'gate = {error["input"]!r}: right would be "off", or a number above 0'
     message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
     return f"{name} = {error['input']!r}: {message}" if name else message

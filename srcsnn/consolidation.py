@@ -14,9 +14,10 @@ from converters import Neuron, SpikingNetwork, spiking_layers, to_ann, to_snn
 from srcsnn.config import SleepConfig, load_config
 from srcsnn.datasets import check_images
 from srcsnn.errors import ConfigError, SleepError
+from srcsnn.memory import keep_freed
 from srcsnn.models import check_takes
 from srcsnn.neurons import NEURONS
-from srcsnn.plasticity import IncDec, Rule, plastic
+from srcsnn.plasticity import Rule, plastic
 from srcsnn.plugins import resolve
 from srcsnn.rasters import (
     HDF5Recorder,
@@ -134,7 +135,7 @@ def sleep(
         provenance: what else to note in the raster file.
         progress: called with the steps done and the steps in all.
         neuron: your own neuron model, or one for each spiking layer.
-        rule: your own rule in place of `IncDec(config.inc, config.dec)`.
+        rule: your own rule in place of the configured `IncDec`.
         replay: your own source of input spikes in place of Poisson noise.
 
     Raises:
@@ -152,7 +153,7 @@ def sleep(
         )
     before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
     counter = SpikeCounter()
-    observers = [counter.see]
+    observers: list[Callable[[str, Tensor], None]] = [counter.see]
     with _says_what_is_kept(raster), ExitStack() as files:
         if raster is not None:
             recorder = files.enter_context(
@@ -168,7 +169,7 @@ def sleep(
         run(
             snn,
             replay,
-            rule or IncDec(config.inc, config.dec),
+            rule or config.make_rule(),
             steps=config.steps,
             generator=stream(seed, "sleep"),
             observers=observers,
@@ -201,7 +202,7 @@ def _says_what_is_kept(raster: str | Path | None) -> Iterator[None]:
         raise
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def run(
     snn: SpikingNetwork,
     replay: Replay,
@@ -221,7 +222,7 @@ def run(
         steps: number of time steps.
         generator: of the input spikes, on the CPU.
         observers: each is called with a layer's name and its spikes (B, ...), "input" first, then
-            every unit in network order, in every step.
+            every unit in network order, in every step. Tensors are made in inference mode.
         progress: called after every step with the steps done and the steps in all.
     """
 
@@ -229,7 +230,7 @@ def run(
         for observer in observers:
             observer(name, spikes)
 
-    _keep_freed_memory()
+    keep_freed()
     snn.reset()
     with plastic(snn, rule), snn.observed(see):
         for step in range(steps):
@@ -239,17 +240,6 @@ def run(
             if progress is not None:
                 progress(step + 1, steps)
     snn.reset()
-
-
-def _keep_freed_memory() -> None:
-    """Has the C library keep what a step frees for the next step.
-
-    glibc hands large blocks back to the system as soon as they are free, so that every step of a
-    large network would have its pages made and zeroed again, for a fifth of its time. It stops
-    doing so for blocks as large as one that was freed before, up to 32 MB (`man mallopt`,
-    M_MMAP_THRESHOLD). Elsewhere this does nothing.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def _layout(

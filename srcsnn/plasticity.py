@@ -46,20 +46,29 @@ class IncDec:
     Summed over all positions that share a weight. With the counts of coincidences (hits) and of
     post spikes with a pre neuron there (pairs), `dW = inc * hits - dec * (pairs - hits)`.
 
-    Source: Delanois et al. 2023, Algorithm 1; `dec` is a magnitude here, subtracted.
+    With a gate, each change is multiplied by `2 * (1 - sigmoid(w / gate))` of its own weight w: 2
+    for a negative weight, 1 at zero, 0 for a positive one, the slope as wide as the gate. Positive
+    weights then stay and negative ones move twice as far.
+
+    Source: Delanois et al. 2023, Algorithm 1; `dec` is a magnitude here, subtracted. The gate is
+    not printed there; it is in the MATLAB code of Tadros et al. 2022, with 0.001.
 
     Args:
         inc: 0 or more, in units of the CNN's weights.
         dec: 0 or more, likewise.
+        gate: above 0, in units of the CNN's weights; None for no gate.
     """
 
     inc: float
     dec: float
+    gate: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("inc", self.inc), ("dec", self.dec)):
             if not value >= 0:
                 raise ConfigError(f"{name}={value}: must be 0 or more; dec is a magnitude")
+        if self.gate is not None and not self.gate > 0:
+            raise ConfigError(f"gate={self.gate}: must be above 0, or None for no gate")
 
     def init(self, synapse: Synapse) -> None:
         """No state."""
@@ -69,7 +78,11 @@ class IncDec:
     ) -> tuple[Tensor, None]:
         """See `Rule.update`."""
         change = synapse.hits(pre, post).mul_(self.inc + self.dec)
-        return change.sub_(synapse.pairs(pre, post), alpha=self.dec), None
+        change.sub_(synapse.pairs(pre, post), alpha=self.dec)
+        if self.gate is not None:
+            # 2 * (1 - sigmoid(x)) = 2 * sigmoid(-x), which keeps its digits where it is small.
+            change.mul_(synapse.weight.div(-self.gate).sigmoid_()).mul_(2)
+        return change, None
 
 
 @contextmanager

@@ -15,7 +15,11 @@ __all__ = ["ConvSynapse", "LinearSynapse", "Synapse", "synapse_of"]
 
 
 class Synapse(Protocol):
-    """The two counts that a local rule needs. Counts are float32 at least, whole where pre is."""
+    """What a local rule may know. Counts are float32 at least, whole where pre is."""
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights as they are now, in the CNN's units; not to be written to."""
 
     def hits(self, pre: Tensor, post: Tensor) -> Tensor:
         """How often pre and post spiked together, of the weight's shape.
@@ -34,7 +38,14 @@ class Synapse(Protocol):
 
 
 class LinearSynapse:
-    """Every post neuron (out) meets every pre neuron (in); weight (out, in)."""
+    """Every post neuron (out) meets every pre neuron (in); weight (out, in).
+
+    Args:
+        linear: the layer.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self.weight = linear.weight.detach()  # the same memory
 
     def hits(self, pre: Tensor, post: Tensor) -> Tensor:
         """See `Synapse.hits`; pre (B, ..., in), post (B, ..., out)."""
@@ -49,11 +60,11 @@ class ConvSynapse:
     """A kernel that slides over the image; weight (out, in / groups, *kernel).
 
     Args:
-        conv: any Conv1d, Conv2d or Conv3d with zero padding; only its geometry is used.
+        conv: any Conv1d, Conv2d or Conv3d with zero padding.
     """
 
     def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
-        self._weight = conv.weight.detach()  # only its shape counts
+        self.weight = conv.weight.detach()  # the same memory
         self.kernel_size, self.stride = conv.kernel_size, conv.stride
         self.dilation, self.groups = conv.dilation, conv.groups
         none = (0,) * len(self.stride)
@@ -82,7 +93,7 @@ class ConvSynapse:
         _, counts, _ = torch.ops.aten.convolution_backward(
             post,
             pre,
-            self._weight.to(post.dtype),
+            self.weight.to(post.dtype),  # only its shape counts
             bias_sizes=None,
             stride=self.stride,
             padding=self.padding,
@@ -106,7 +117,7 @@ class ConvSynapse:
         return counts.unsqueeze(1)
 
     def _inside(self, image: torch.Size, like: Tensor) -> list[Tensor]:
-        """For each axis (positions, kernel): 1 where that weight lies on the image there, else 0."""
+        """For each axis, (positions, kernel): 1 where that weight lies on the image, else 0."""
         if image not in self._there:
             self._there[image] = []
             for axis, size in enumerate(image):
@@ -122,7 +133,7 @@ def synapse_of(layer: nn.Module) -> Synapse:
     if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return ConvSynapse(layer)
     assert isinstance(layer, nn.Linear), type(layer)  # conversion lets nothing else through
-    return LinearSynapse()
+    return LinearSynapse(layer)
 
 
 def _counting(spikes: Tensor) -> Tensor:

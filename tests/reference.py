@@ -46,6 +46,11 @@ def inc_dec(pairs, weight_shape, pre, post, inc, dec):
     return change
 
 
+def gate(weight, width):
+    """The factor 2 * (1 - sigmoid(w / width)) of the code of Tadros et al. 2022."""
+    return 2 * (1 - 1 / (1 + np.exp(-weight / width)))
+
+
 def current(pairs, weight, pre, post_shape, alpha):
     """alpha * W * s, one image."""
     total = np.zeros(post_shape)

@@ -28,6 +28,7 @@ def geometries(draw):
         "dilation": dilation,
         "groups": groups,
         "size": size,
+        "gate": draw(st.sampled_from([None, 0.05])),
         "rate": draw(st.sampled_from([0.0, 0.2, 0.7, 1.0])),
         "seed": draw(st.integers(0, 10_000)),
     }
@@ -42,8 +43,9 @@ def test_conv_update_equals_nested_loops(g):
     pre = torch.rand(2, g["channels"][0], g["size"], g["size"], generator=generator)
     pre = (pre < g["rate"]).float()
     post = (torch.rand(conv(pre).shape, generator=generator) < 0.4).float()
-    change, _ = IncDec(0.3, 0.2).update(synapse_of(conv), pre, post, None)
+    change, _ = IncDec(0.3, 0.2, g["gate"]).update(synapse_of(conv), pre, post, None)
     shape = tuple(conv.weight.shape)
+    gate = reference.gate(conv.weight.detach().numpy(), g["gate"]) if g["gate"] else 1.0
     expected = sum(
         reference.inc_dec(
             reference.conv_pairs(shape, one.shape, **options),
@@ -51,22 +53,23 @@ def test_conv_update_equals_nested_loops(g):
         )
         for one, other in zip(pre, post, strict=True)
     )  # fmt: skip
-    np.testing.assert_allclose(change.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(change.numpy(), gate * expected, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 10_000))
-def test_linear_update_equals_nested_loops(inputs, outputs, seed):
+@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([None, 0.1]), st.integers(0, 10_000))
+def test_linear_update_equals_nested_loops(inputs, outputs, width, seed):
     generator = torch.Generator().manual_seed(seed)
     linear = nn.Linear(inputs, outputs, bias=False)
     pre = (torch.rand(1, inputs, generator=generator) < 0.5).float()
     post = (torch.rand(1, outputs, generator=generator) < 0.5).float()
-    change, _ = IncDec(0.3, 0.2).update(synapse_of(linear), pre, post, None)
+    change, _ = IncDec(0.3, 0.2, width).update(synapse_of(linear), pre, post, None)
     shape = (outputs, inputs)
     expected = reference.inc_dec(
         reference.linear_pairs(shape), shape, pre[0].numpy(), post[0].numpy(), 0.3, 0.2
     )
-    np.testing.assert_allclose(change.numpy(), expected, atol=1e-6)
+    gate = reference.gate(linear.weight.detach().numpy(), width) if width else 1.0
+    np.testing.assert_allclose(change.numpy(), gate * expected, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding=.same.")  # torch, of even kernels
@@ -111,7 +114,8 @@ def test_no_post_spike_leaves_the_weights_unchanged():
     assert torch.count_nonzero(change) == 0
 
 
-def test_a_night_equals_algorithm_1_in_plain_loops():
+@pytest.mark.parametrize("width", [None, 0.05])
+def test_a_night_equals_algorithm_1_in_plain_loops(width):
     torch.manual_seed(0)
     cnn = nn.Sequential(
         nn.Conv2d(1, 2, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2),
@@ -126,7 +130,7 @@ def test_a_night_equals_algorithm_1_in_plain_loops():
     voltages = [np.zeros(shape) for shape in shapes]
     fired = 0.0
     spikes = (torch.rand(12, 1, 1, 8, 8) < 0.5).double()
-    with plastic(snn, IncDec(0.02, 0.01)), torch.no_grad():
+    with plastic(snn, IncDec(0.02, 0.01, width)), torch.no_grad():
         for step in spikes:
             snn(step)
             below = step[0].numpy()
@@ -140,10 +144,11 @@ def test_a_night_equals_algorithm_1_in_plain_loops():
                 post, voltages[index] = reference.fire(
                     voltages[index], drive, thresholds[index], 0.9
                 )
-                weights[index] += reference.inc_dec(pairs, shape, below, post, 0.02, 0.01)
+                change = reference.inc_dec(pairs, shape, below, post, 0.02, 0.01)
+                weights[index] += change * (reference.gate(weights[index], width) if width else 1)
                 fired += post.sum()
                 below = reference.max_pool(post) if index == 0 else post
-    assert fired > 50
+    assert fired > 30
     for unit, expected in zip(snn.units, weights, strict=True):
         np.testing.assert_allclose(unit.synapse.weight.detach().numpy(), expected, atol=1e-9)
 
@@ -181,3 +186,17 @@ def test_only_sleeping_layers_change():
 def test_negative_magnitudes_are_refused(values):
     with pytest.raises(ConfigError, match="must be 0 or more"):
         IncDec(*values)
+
+
+@pytest.mark.parametrize("gate", [0.0, -0.001, float("nan")])
+def test_a_gate_without_width_is_refused(gate):
+    with pytest.raises(ConfigError, match="must be above 0, or None"):
+        IncDec(0.1, 0.1, gate)
+
+
+def test_the_gate_holds_positive_weights_and_doubles_the_steps_of_negative_ones():
+    linear = nn.Linear(3, 1, bias=False)
+    linear.weight.data = torch.tensor([[-1.0, 0.0, 1.0]])
+    pre, post = torch.ones(1, 3), torch.ones(1, 1)
+    change, _ = IncDec(0.5, 0.1, gate=0.001).update(synapse_of(linear), pre, post, None)
+    assert change.tolist() == [[1.0, 0.5, 0.0]]

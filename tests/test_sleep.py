@@ -8,6 +8,7 @@ import srcsnn
 from srcsnn.config import SleepConfig, load_config, parse_changes
 from srcsnn.errors import ConfigError, ConversionError, DatasetError, RasterError, SleepError
 from srcsnn.models import paper_mnist
+from srcsnn.plasticity import IncDec
 from srcsnn.rasters import open_raster
 from srcsnn.replay import PoissonMean
 from srcsnn.seeding import stream
@@ -137,6 +138,8 @@ def test_a_probability_above_one_is_refused(model, images):
         ({"percentile": 99.0}, "percentile is used with"),
         ({"thresholds": []}, "thresholds"),
         ({"thresholds": 4.15}, "thresholds = 4.15: Input should be a list"),
+        ({"gate": "on"}, "gate = 'on': right would be \"off\", or a number above 0$"),
+        ({"gate": 0.0}, "gate = 0.0"),
         ({"layers": "al"}, 'layers = \'al\': right would be "conv", "all", or a list of names$'),
     ],
 )
@@ -169,6 +172,10 @@ def test_the_named_configurations_are_table_2_of_the_paper():
     assert (mnist.steps, mnist.coefficient, mnist.thresholds) == (222, 2.78, (4.15, 9.47))
     assert (mnist.decay, mnist.inc, mnist.dec) == (0.99, 3.87e-4, 3.13e-4)
     assert (mnist.dt_s, mnist.max_rate_hz) == (0.001, 328.89)
+    printed = load_config("paper-mnist-as-printed")
+    assert printed == mnist.with_changes(gate="off", rate_factor=1.0)
+    assert mnist.make_rule() == IncDec(3.87e-4, 3.13e-4, gate=0.001)
+    assert printed.make_rule() == IncDec(3.87e-4, 3.13e-4)
     assert (cifar.steps, cifar.coefficient, cifar.thresholds) == (10, 46.81, (7.0, 23.96))
     assert (cifar.decay, cifar.inc, cifar.dec) == (0.94, 6.52e-4, 1.98e-4)
     assert (cifar.dt_s, cifar.max_rate_hz) == (0.001, 64.62)

@@ -16,6 +16,9 @@ from srcsnn.rasters.policy import RecordPolicy
 from srcsnn.rasters.thread import View, WriterThread
 from srcsnn.rasters.writer import RasterFile
 
+_Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+"""The shapes that the spikes of a layer may have: without and with a batch axis."""
+
 
 class HDF5Recorder:
     """Writes the spikes of a run to an HDF5 file; use it in a `with` statement.
@@ -50,7 +53,7 @@ class HDF5Recorder:
         self._writer: WriterThread | None = None
         self._closed = False
         # Per layer that is still to come in this step: the shapes it may have, its rows.
-        self._missing: dict[str, tuple[tuple[tuple[int, ...], ...], list[Any]]] = {}
+        self._missing: dict[str, tuple[_Shapes, list[Any]]] = {}
 
     def begin(self, layout: RasterLayout) -> None:
         """Creates the file.
@@ -73,7 +76,9 @@ class HDF5Recorder:
             self._part.unlink(missing_ok=True)
             raise RasterError(f"cannot create {self.path}: {_reason(error)}") from error
         self._known = {layer.name for layer in layout.layers}
-        self._shapes = {layer.name: (layer.shape, (1, *layer.shape)) for layer in layers}
+        self._shapes: dict[str, _Shapes] = {
+            layer.name: (layer.shape, (1, *layer.shape)) for layer in layers
+        }
         self._planned = layout.steps_planned
         self._step = 0
         self._keep = True
