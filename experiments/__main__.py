@@ -1,0 +1,162 @@
+"""`python -m experiments run | status | report`: the study of the paper, from a checkout."""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from experiments.cells import Cell
+from experiments.compute import Place
+from experiments.images import images_of
+from experiments.schedule import Finished, cluster, run_here, run_on
+from experiments.store import Ledger, Models, Record, missing
+from experiments.study import STUDIES, Study, quick, resolve_source, targets
+from srcsnn.cli.console import report_errors
+from srcsnn.errors import ConfigError
+from srcsnn.plugins import nearest
+
+RESULTS = Path("docs/results/study")
+"""The ledgers: small, committed."""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Data = Annotated[str, typer.Argument(help="mnist or cifar10.")]
+Trials = Annotated[int, typer.Option(help="Networks, from trial 0.", min=1)]
+Methods = Annotated[
+    str | None, typer.Option(help="With commas; without: all. baseline, SRC, SRC+FFF, ...")
+]
+Folder = Annotated[Path, typer.Option(help="For networks and decoded images; large.")]
+
+
+@app.command()
+def run(
+    data: Data = "mnist",
+    trials: Trials = 10,
+    methods: Methods = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine.", min=1)] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler: tcp://...")
+    ] = None,
+    folder: Folder = Path("study"),
+    small: Annotated[
+        bool, typer.Option("--quick", help="The whole graph in little, on digits; keeps nothing.")
+    ] = False,
+) -> None:
+    """Compute what is missing of the study. A killed run goes on where it was."""
+    if small:
+        with tempfile.TemporaryDirectory() as temporary:
+            _run(quick(), 2, None, workers, scheduler, Path(temporary), Path(temporary))
+        return
+    _run(_study(data), trials, methods, workers, scheduler, folder, RESULTS)
+
+
+@app.command()
+def status(
+    data: Data = "mnist",
+    trials: Trials = 10,
+    methods: Methods = None,
+    folder: Folder = Path("study"),
+) -> None:
+    """Say what of the study is there, and what is to be computed."""
+    study = _study(data)
+    wanted, ledger, place = _plan(study, trials, methods, folder, RESULTS)
+    done = Counter(cell.method for cell in wanted if cell in ledger)
+    for method, total in Counter(cell.method for cell in wanted).items():
+        print(f"{method:12} {done[method]:4} of {total:4} measures")
+    cells = missing(wanted, ledger, place.models)
+    seconds = sum(_expected(ledger, cells))
+    print(f"{len(cells)} cells to compute, about {seconds / 60:.0f} min on one core")
+
+
+def _study(data: str) -> Study:
+    if data not in STUDIES:
+        raise ConfigError(
+            f"no study {data!r}{nearest(data, STUDIES)}; there are {', '.join(STUDIES)}"
+        )
+    return STUDIES[data]
+
+
+def _plan(
+    study: Study, trials: int, methods: str | None, folder: Path, results: Path
+) -> tuple[list[Cell], Ledger, Place]:
+    root = os.environ.get("SRCSNN_DATA")
+    place = Place(resolve_source(study, Path(root) if root else None), folder.absolute())
+    names = [name.strip() for name in methods.split(",")] if methods else list(study.methods)
+    for name in names:
+        if name not in study.methods:
+            raise ConfigError(
+                f"no method {name!r} for {study.data}{nearest(name, study.methods)}; there are "
+                + ", ".join(study.methods)
+            )
+    sha256 = images_of(place.source, place.folder).sha256
+    wanted = list(targets(study, sha256, trials, names))
+    return wanted, Ledger(results / f"{study.data}.jsonl"), place
+
+
+def _run(
+    study: Study,
+    trials: int,
+    methods: str | None,
+    workers: int | None,
+    scheduler: str | None,
+    folder: Path,
+    results: Path,
+) -> None:
+    wanted, ledger, place = _plan(study, trials, methods, folder, results)
+    results.mkdir(parents=True, exist_ok=True)
+    cells = missing(wanted, ledger, Models(place.folder))
+    with _progress(cells, ledger, workers or 1) as finished:
+        if workers is None and scheduler is None:
+            run_here(cells, place, ledger, finished)
+        else:
+            with cluster(workers, scheduler) as client:
+                run_on(client, cells, place, ledger, finished)
+    print(f"{study.data}: {len(cells)} cells computed, {len(wanted)} measures in {ledger.path}")
+
+
+@contextmanager
+def _progress(cells: Sequence[Cell], ledger: Ledger, workers: int) -> Iterator[Finished]:
+    """A bar over the time that the cells are expected to take."""
+    seconds = dict(zip((cell.key for cell in cells), _expected(ledger, cells), strict=True))
+    columns = (BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=sum(seconds.values()))
+        done = 0
+
+        def finished(cell: Cell, record: Record) -> None:
+            nonlocal done
+            done += 1
+            expected = seconds.pop(cell.key)
+            left = sum(seconds.values()) / workers / 60
+            text = f"{done} of {len(cells)} cells, about {left:.0f} min left; done: {cell}"
+            bar.update(task, advance=expected, description=text)
+
+        yield finished
+
+
+def _expected(ledger: Ledger, cells: Sequence[Cell]) -> Iterator[float]:
+    """About how long each cell takes, from those of the same kind, method and data so far."""
+    known: dict[tuple[str, str], list[float]] = {}
+    for record in ledger.records.values():
+        known.setdefault((record["kind"], record["method"]), []).append(record["seconds"])
+        known.setdefault((record["kind"], ""), []).append(record["seconds"])
+    for cell in cells:
+        found = known.get((cell.kind, cell.method)) or known.get((cell.kind, "")) or [10.0]
+        yield sum(found) / len(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with its code."""
+    with report_errors(debug=False):
+        app(arguments, prog_name="python -m experiments")
+
+
+if __name__ == "__main__":
+    main()

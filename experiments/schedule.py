@@ -1,0 +1,103 @@
+"""Runs cells in this process, in processes of this machine, or on a Dask cluster; one graph."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from experiments.cells import Cell
+from experiments.compute import Place, compute
+from experiments.store import Ledger, Record
+from srcsnn.errors import SrcsnnError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["Finished", "cluster", "run_here", "run_on"]
+
+Finished = Callable[[Cell, Record], None]
+"""Told of every finished cell, in the process that called."""
+
+
+def run_here(cells: Sequence[Cell], place: Place, ledger: Ledger, finished: Finished) -> None:
+    """Computes the cells one after another.
+
+    Args:
+        cells: inputs first, as `missing` gives them.
+        place: data and folder.
+        ledger: gets each result as soon as it is there, so that a killed run can go on.
+        finished: for progress.
+    """
+    for cell in cells:
+        record = compute(cell, place)
+        ledger.add(record)
+        finished(cell, record)
+
+
+@contextmanager
+def cluster(workers: int | None, scheduler: str | None) -> "Iterator[Client]":
+    """A client of the cluster at an address, or of as many processes on this machine.
+
+    Workers elsewhere must have this package installed and see the same folder.
+
+    Raises:
+        SrcsnnError: if nobody answers at that address.
+    """
+    from distributed import Client, LocalCluster
+
+    if scheduler is None:
+        local = LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0
+        )
+        with local, Client(local) as client:  # type: ignore[no-untyped-call]
+            yield client
+        return
+    try:
+        client = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as cause:
+        raise SrcsnnError(
+            f"--scheduler {scheduler}: no Dask scheduler answers ({cause}); start one with "
+            "`dask scheduler`, and workers with `dask worker`"
+        ) from cause
+    with client:
+        yield client
+
+
+def run_on(
+    client: "Client", cells: Sequence[Cell], place: Place, ledger: Ledger, finished: Finished
+) -> None:
+    """Computes the cells on a cluster; those that depend on nothing missing run side by side.
+
+    A worker that dies costs the cell that it was at, which another one begins again. This process
+    alone writes the ledger.
+
+    Raises:
+        SrcsnnError: with every cell that failed, after all others were computed.
+    """
+    from distributed import as_completed
+
+    by_key = {cell.key: cell for cell in cells}
+    # Any: Dask ships no types.
+    futures: dict[str, Any] = {}
+    for cell in cells:
+        needed = [futures[below.key] for below in cell.inputs if below.key in futures]
+        futures[cell.key] = client.submit(
+            _task, cell, place, needed, key=f"{cell.kind}-{cell.key}", pure=False
+        )
+    keys = {future.key: key for key, future in futures.items()}
+    problems = []
+    for future in as_completed(futures.values()):  # type: ignore[no-untyped-call]
+        cell = by_key[keys[future.key]]
+        if future.status != "finished":
+            problems.append(f"{cell}: {future.exception()}")
+            continue
+        record = future.result()
+        ledger.add(record)
+        finished(cell, record)
+    if problems:
+        listed = "\n  ".join(problems)
+        raise SrcsnnError(f"{len(problems)} of {len(cells)} cells failed:\n  {listed}")
+
+
+def _task(cell: Cell, place: Place, needed: Sequence[Record]) -> Record:
+    """`needed` is there for Dask alone: it makes the cell wait for its inputs."""
+    return compute(cell, place)

@@ -1,0 +1,180 @@
+"""The graph of the study: which cells there are for a data set, a trial and a method."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.cells import Cell, Kind
+from srcsnn import load_config
+from srcsnn.distortions import DISTORTIONS
+from srcsnn.training import PROTOCOLS, Precision, Protocol
+
+__all__ = [
+    "ATTENDED", "FINE_TUNED", "METHODS", "STUDIES", "Study", "quick", "resolve_source", "targets",
+]  # fmt: skip
+
+FINE_TUNED = {
+    "FT-GN": ("gaussian-noise",),
+    "FT-GB": ("gaussian-blur",),
+    "FT-SP": ("salt-and-pepper",),
+    "FT-SE": ("speckle",),
+    "FT-all": (),  # all of the study
+}
+ATTENDED = 2000
+"""Test images whose attention is measured, the first ones."""
+
+METHODS = ("baseline", "SRC", "SRC+FFF", "GradExp", "GradExp+FFF", *FINE_TUNED)
+"""The methods of the paper's Section 5, as its tables call them."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What differs between the data sets (paper, Sections 2 to 5).
+
+    Attributes:
+        data: name in tables.
+        source: for `srcsnn.load_images`; below SRCSNN_DATA if it is a relative path.
+        architecture: a built-in name.
+        protocol: of the baseline's training.
+        head: of feed-forward fitting.
+        tuning: of fine-tuning.
+        config: settings of sleep.
+        distortions: names and levels.
+        precision: of all training.
+    """
+
+    data: str
+    source: str
+    architecture: str
+    protocol: Protocol
+    head: Protocol
+    tuning: Protocol
+    config: str
+    distortions: dict[str, tuple[float, ...]]
+    precision: Precision = "float32"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Those of METHODS that there are for its distortions."""
+        return tuple(
+            method
+            for method in METHODS
+            if all(name in self.distortions for name in FINE_TUNED.get(method, ()))
+        )
+
+
+def _levels(*left_out: str) -> dict[str, tuple[float, ...]]:
+    return {name: d.levels for name, d in DISTORTIONS.items() if name not in left_out}
+
+
+_MNIST, _CIFAR = PROTOCOLS["paper-mnist"], PROTOCOLS["paper-cifar10"]
+STUDIES = {
+    "mnist": Study(
+        data="mnist",
+        source="mnist",
+        architecture="paper-mnist",
+        protocol=_MNIST,
+        head=replace(_MNIST, epochs=1),
+        tuning=replace(_MNIST, epochs=10, learning_rate=0.05),
+        config="paper-mnist",
+        distortions=_levels("speckle"),
+    ),
+    "cifar10": Study(
+        data="cifar10",
+        source="cifar10-jpeg",
+        architecture="paper-cifar10",
+        protocol=_CIFAR,
+        head=replace(_CIFAR, epochs=5, learning_rate=0.1),
+        tuning=replace(_CIFAR, epochs=10, learning_rate=0.15),
+        config="paper-cifar10",
+        distortions=_levels(),
+        precision="bfloat16",
+    ),
+}
+
+
+def quick() -> Study:
+    """The whole graph in little: on scikit-learn's digits, which need no download."""
+    digits = PROTOCOLS["digits"]
+    return Study(
+        data="digits",
+        source="digits",
+        architecture="paper-mnist",
+        protocol=replace(digits, epochs=30),
+        head=replace(digits, epochs=1, learning_rate=0.01),
+        tuning=replace(digits, epochs=2, learning_rate=0.05),
+        config="digits",
+        distortions={name: levels[1::2] for name, levels in _levels("speckle").items()},
+    )
+
+
+def targets(study: Study, sha256: str, trials: int, methods: Sequence[str]) -> Iterator[Cell]:
+    """The cells whose numbers the report needs.
+
+    Args:
+        study: of a data set.
+        sha256: of its images.
+        trials: how many, from 0.
+        methods: which of METHODS.
+    """
+    for trial in range(trials):
+        for method in methods:
+            yield from _measures(study, _Trial(study, sha256, trial).network(method))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    study: Study
+    sha256: str
+    trial: int
+
+    def network(self, method: str) -> Cell:
+        """The cell whose result is the network of a method."""
+        study = self.study
+        if method == "baseline":
+            return self._cell("train", method, _protocol(study, study.protocol))
+        if method == "SRC":
+            config = load_config(study.config).with_changes(neuron="lif")
+            return self._cell("sleep", method, {"config": config.model_dump()}, "baseline")
+        if method == "GradExp":
+            return self._cell("expand", method, {}, "baseline", "SRC")
+        if method.endswith("+FFF"):
+            before = method.removesuffix("+FFF")
+            return self._cell("fit-head", method, _protocol(study, study.head), before)
+        distortions = {
+            name: levels
+            for name, levels in study.distortions.items()
+            if name in FINE_TUNED[method] or not FINE_TUNED[method]
+        }
+        settings = _protocol(study, study.tuning) | {"distortions": distortions}
+        return self._cell("fine-tune", method, settings, "baseline")
+
+    def _cell(self, kind: Kind, method: str, settings: dict[str, Any], *inputs: str) -> Cell:
+        settings = {"architecture": self.study.architecture} | settings
+        networks = tuple(map(self.network, inputs))
+        return Cell(kind, self.study.data, self.sha256, self.trial, settings, networks, method)
+
+
+def _protocol(study: Study, protocol: Protocol) -> dict[str, Any]:  # Any: JSON
+    return {"protocol": asdict(protocol), "precision": study.precision}
+
+
+def _measures(study: Study, network: Cell) -> Iterator[Cell]:
+    def measure(kind: Kind, **settings: object) -> Cell:
+        settings = {"architecture": study.architecture} | settings
+        return replace(network, kind=kind, settings=settings, inputs=(network,))
+
+    yield measure("evaluate", distortion="clean", levels=(0.0,))
+    for distortion, levels in study.distortions.items():
+        yield measure("evaluate", distortion=distortion, levels=levels)
+    yield measure("gradients")
+    if study.data != "cifar10" and not network.method.startswith("FT"):  # photographs have no mask
+        yield measure("attention", distortions=study.distortions, images=ATTENDED)
+
+
+def resolve_source(study: Study, root: Path | None) -> str:
+    """The data set as `srcsnn.load_images` takes it."""
+    if root is not None and (root / study.source).is_dir():
+        return str(root / study.source)
+    return study.source

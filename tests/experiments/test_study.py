@@ -1,0 +1,195 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import schedule, study
+from experiments.__main__ import main
+from experiments.cells import in_order
+from experiments.compute import Place, compute
+from experiments.images import images_of
+from experiments.store import Ledger, missing
+from srcsnn.training import Protocol
+
+TINY = replace(
+    study.quick(),
+    protocol=Protocol(epochs=1, learning_rate=0.1, batch_size=64),
+    distortions={"gaussian-noise": (0.3, 0.6), "gaussian-blur": (2.0, 4.0)},
+)
+SHORT = ["baseline", "SRC"]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return images_of("digits", tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place("digits", tmp_path / "study")
+
+
+def wanted(digits, trials=1, methods=SHORT, changed=TINY):
+    return list(study.targets(changed, digits.sha256, trials, methods))
+
+
+def run_all(cells, place, path):
+    ledger = Ledger(path)
+    schedule.run_here(missing(cells, ledger, place.models), place, ledger, lambda *_: None)
+    return ledger
+
+
+def without_seconds(path):
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in r.items() if name != "seconds"} for r in records]
+
+
+def test_a_finished_study_has_nothing_missing_even_where_its_networks_are_gone(
+    digits, place, tmp_path
+):
+    cells = wanted(digits)
+    ledger = run_all(cells, place, tmp_path / "ledger.jsonl")
+    assert all(cell in ledger for cell in in_order(cells))
+    elsewhere = Place("digits", tmp_path / "elsewhere")
+    assert missing(cells, Ledger(ledger.path), elsewhere.models) == []
+
+
+def test_a_new_distortion_costs_only_its_evaluation_and_a_new_trial_only_its_own_cells(
+    digits, place, tmp_path
+):
+    ledger = run_all(wanted(digits), place, tmp_path / "ledger.jsonl")
+    more = replace(TINY, distortions=TINY.distortions | {"salt-and-pepper": (0.1,)})
+    new = missing(wanted(digits, changed=more), ledger, place.models)
+    evaluations = [cell for cell in new if cell.kind != "attention"]
+    assert [(c.kind, c.settings["distortion"]) for c in evaluations] == 2 * [
+        ("evaluate", "salt-and-pepper")
+    ]
+    assert {c.trial for c in missing(wanted(digits, trials=2), ledger, place.models)} == {1}
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(digits, place, tmp_path):
+    cells = wanted(digits)
+    whole = run_all(cells, place, tmp_path / "whole.jsonl")
+    other, path = Place("digits", tmp_path / "other"), tmp_path / "broken.jsonl"
+    ledger = Ledger(path)
+    # Killed between the network of the first cell and its line, and in the middle of the second.
+    first, *_ = missing(cells, ledger, other.models)
+    compute(first, other)
+    (other.folder / ".srcsnn-0.part").write_bytes(b"half a network")
+    run_all(cells, other, path)
+    assert without_seconds(path) == without_seconds(whole.path)
+
+
+def test_every_method_gives_what_it_says(digits, place, tmp_path):
+    cells = wanted(digits, methods=list(TINY.methods))
+    ledger = run_all(cells, place, tmp_path / "ledger.jsonl")
+    by_method = {cell.method: place.network(cell) for cell in in_order(cells) if cell.gives_model}
+    base = by_method["baseline"]
+
+    def same(one, other, layer):
+        weights = (m.get_parameter(f"{layer}.weight") for m in (by_method[one], by_method[other]))
+        return torch.equal(*weights)
+
+    assert set(by_method) == {"baseline", "SRC", "SRC+FFF", "GradExp", "GradExp+FFF",
+                              "FT-GN", "FT-GB", "FT-all"}  # fmt: skip
+    for before in ("SRC", "GradExp"):
+        assert not same("baseline", before, "conv1")
+        assert same("baseline", before, "fc1")
+        assert same(before, f"{before}+FFF", "conv1")
+        assert not same(before, f"{before}+FFF", "fc1")
+    for tuned in ("FT-GN", "FT-GB", "FT-all"):
+        assert not same("baseline", tuned, "conv1")
+        assert not same("baseline", tuned, "fc2")
+    signs = by_method["GradExp"].conv1.weight.sign() == base.conv1.weight.sign()
+    assert signs[base.conv1.weight != 0].all()
+    found = {
+        (r["method"], r["kind"]): r["result"]
+        for r in ledger.records.values()
+        if r["kind"] == "gradients"
+    }
+    for layer in ("conv1", "conv2"):
+        expanded, slept, before = (
+            found[method, "gradients"][layer]["variance"]
+            for method in ("GradExp", "SRC", "baseline")
+        )
+        assert expanded == pytest.approx(max(slept, before), rel=1e-4)
+
+
+def test_counts_in_the_ledger_are_those_of_evaluate(digits, place, tmp_path):
+    import srcsnn
+
+    cells = wanted(digits, methods=["baseline"])
+    ledger = run_all(cells, place, tmp_path / "ledger.jsonl")
+    blur = next(c for c in cells if c.settings.get("distortion") == "gaussian-blur")
+    network = place.network(blur.inputs[0])
+    from srcsnn.distortions import GaussianBlur
+
+    expected = srcsnn.evaluate(
+        network, digits.test, digits.test_labels,
+        distortions=[GaussianBlur(levels=(2.0, 4.0))], seed=0,
+    ).cells[1:]  # fmt: skip
+    found = ledger.records[blur.key]["result"]["counts"]
+    assert found == [[cell.level, cell.correct, cell.total] for cell in expected]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_cluster_that_loses_a_worker_gives_what_one_process_gives(digits, place, tmp_path):
+    cells = wanted(digits, trials=2)
+    alone = run_all(cells, place, tmp_path / "alone.jsonl")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s",
+    }
+
+    def start(*words):
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *words], env=environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    port = address.rpartition(":")[2]
+    words = ("--host", "127.0.0.1", "--no-dashboard")
+    processes = [start("scheduler", "--port", port, *words)]
+    try:
+        for _ in range(2):
+            processes.append(start("worker", address, "--nthreads", "1", "--no-nanny", *words))
+        together = Place("digits", tmp_path / "together")
+        ledger = Ledger(tmp_path / "together.jsonl")
+        done = []
+
+        def finished(cell, record):
+            if not done:  # in mid-run
+                processes[-1].send_signal(signal.SIGKILL)
+            done.append(cell)
+
+        with schedule.cluster(None, address) as client:
+            client.wait_for_workers(2, timeout=60)
+            schedule.run_on(
+                client, missing(cells, ledger, together.models), together, ledger, finished
+            )
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert len(done) == len(list(in_order(cells)))
+    assert without_seconds(ledger.path) == without_seconds(alone.path)
+
+
+def test_wrong_words_are_told(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["status", "mnits"])
+    assert exit_.value.code == 2
+    assert "did you mean 'mnist'" in capsys.readouterr().err
