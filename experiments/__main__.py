@@ -30,7 +30,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Data = Annotated[str, typer.Argument(help="mnist or cifar10.")]
 Trials = Annotated[int, typer.Option(help="Networks, from trial 0.", min=1)]
 Methods = Annotated[
-    str | None, typer.Option(help="With commas; without: all. baseline, SRC, SRC+FFF, ...")
+    str | None, typer.Option(help="With commas: baseline,SRC,SRC+FFF,... Without: all.")
 ]
 Folder = Annotated[Path, typer.Option(help="For networks and decoded images; large.")]
 
@@ -109,15 +109,16 @@ def _run(
     folder: Path,
     results: Path,
 ) -> None:
-    wanted, ledger, place = _plan(study, trials, methods, folder, results)
     results.mkdir(parents=True, exist_ok=True)
-    cells = missing(wanted, ledger, Models(place.folder))
-    with _progress(cells, ledger, workers or 1) as finished:
-        if workers is None and scheduler is None:
-            run_here(cells, place, ledger, finished)
-        else:
-            with cluster(workers, scheduler) as client:
-                run_on(client, cells, place, ledger, finished)
+    wanted, ledger, place = _plan(study, trials, methods, folder, results)
+    with ledger.held():
+        cells = missing(wanted, ledger, Models(place.folder))
+        with _progress(cells, ledger, workers or 1) as finished:
+            if workers is None and scheduler is None:
+                run_here(cells, place, ledger, finished)
+            else:
+                with cluster(workers, scheduler) as client:
+                    run_on(client, cells, place, ledger, finished)
     print(f"{study.data}: {len(cells)} cells computed, {len(wanted)} measures in {ledger.path}")
 
 

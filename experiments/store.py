@@ -1,7 +1,9 @@
 """Where results are kept: numbers in one small file that is committed, networks in a folder."""
 
+import fcntl
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from experiments.cells import Cell, in_order
+from srcsnn.errors import SrcsnnError
 from srcsnn.files import write_atomically, write_text
 
 __all__ = ["Ledger", "Models", "missing"]
@@ -30,11 +33,32 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        self.records: dict[str, Record] = {(r := json.loads(line))["key"]: r for line in lines}
+        self.records: dict[str, Record] = {}
+        self._read()
+
+    def _read(self) -> None:
+        lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
+        self.records = {(record := json.loads(line))["key"]: record for line in lines}
 
     def __contains__(self, cell: Cell) -> bool:
         return cell.key in self.records
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside this block no other process may hold the ledger; it is read again first.
+
+        Raises:
+            SrcsnnError: if another run holds it.
+        """
+        with self.path.with_suffix(".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as cause:
+                raise SrcsnnError(
+                    f"another run is writing {self.path}; let it end, or use its cluster"
+                ) from cause
+            self._read()
+            yield
 
     def add(self, record: Record) -> None:
         """Adds a finished cell, or replaces it."""

@@ -11,7 +11,8 @@ from srcsnn.distortions import DISTORTIONS
 from srcsnn.training import PROTOCOLS, Precision, Protocol
 
 __all__ = [
-    "ATTENDED", "FINE_TUNED", "METHODS", "STUDIES", "Study", "quick", "resolve_source", "targets",
+    "ATTENDED", "FINE_TUNED", "METHODS", "PRINTED", "STUDIES", "Study",
+    "quick", "resolve_source", "targets",
 ]  # fmt: skip
 
 FINE_TUNED = {
@@ -24,8 +25,9 @@ FINE_TUNED = {
 ATTENDED = 2000
 """Test images whose attention is measured, the first ones."""
 
-METHODS = ("baseline", "SRC", "SRC+FFF", "GradExp", "GradExp+FFF", *FINE_TUNED)
-"""The methods of the paper's Section 5, as its tables call them."""
+PRINTED = "SRC-as-printed"
+METHODS = ("baseline", "SRC", "SRC+FFF", "GradExp", "GradExp+FFF", *FINE_TUNED, PRINTED)
+"""Those of the paper's Section 5, as its tables call them, and sleep by what it prints alone."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Study:
         head: of feed-forward fitting.
         tuning: of fine-tuning.
         config: settings of sleep.
+        printed: those that hold what the paper prints and no more, if they are others.
         distortions: names and levels.
         precision: of all training.
     """
@@ -53,6 +56,7 @@ class Study:
     config: str
     distortions: dict[str, tuple[float, ...]]
     precision: Precision = "float32"
+    printed: str | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -61,6 +65,7 @@ class Study:
             method
             for method in METHODS
             if all(name in self.distortions for name in FINE_TUNED.get(method, ()))
+            and (method != PRINTED or self.printed is not None)
         )
 
 
@@ -78,6 +83,7 @@ STUDIES = {
         head=replace(_MNIST, epochs=1),
         tuning=replace(_MNIST, epochs=10, learning_rate=0.05),
         config="paper-mnist",
+        printed="paper-mnist-as-printed",
         distortions=_levels("speckle"),
     ),
     "cifar10": Study(
@@ -134,8 +140,9 @@ class _Trial:
         study = self.study
         if method == "baseline":
             return self._cell("train", method, _protocol(study, study.protocol))
-        if method == "SRC":
-            config = load_config(study.config).with_changes(neuron="lif")
+        if method in ("SRC", PRINTED):
+            name = study.printed if method == PRINTED else study.config
+            config = load_config(name or study.config).with_changes(neuron="lif")
             return self._cell("sleep", method, {"config": config.model_dump()}, "baseline")
         if method == "GradExp":
             return self._cell("expand", method, {}, "baseline", "SRC")

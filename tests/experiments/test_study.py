@@ -16,6 +16,7 @@ from experiments.cells import in_order
 from experiments.compute import Place, compute
 from experiments.images import images_of
 from experiments.store import Ledger, missing
+from srcsnn.errors import SrcsnnError
 from srcsnn.training import Protocol
 
 TINY = replace(
@@ -193,3 +194,13 @@ def test_wrong_words_are_told(capsys):
         main(["status", "mnits"])
     assert exit_.value.code == 2
     assert "did you mean 'mnist'" in capsys.readouterr().err
+
+
+def test_a_second_run_on_the_same_ledger_is_refused(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    with (
+        ledger.held(),
+        pytest.raises(SrcsnnError, match="another run is writing"),
+        Ledger(ledger.path).held(),
+    ):
+        pass
