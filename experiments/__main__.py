@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from experiments.cells import Cell
 from experiments.compute import Place
 from experiments.images import images_of
+from experiments.report import write_report
+from experiments.results import Results
 from experiments.schedule import Finished, cluster, run_here, run_on
 from experiments.store import Ledger, Models, Record, missing
 from experiments.study import STUDIES, Study, quick, resolve_source, targets
@@ -73,6 +75,24 @@ def status(
     cells = missing(wanted, ledger, place.models)
     seconds = sum(_expected(ledger, cells))
     print(f"{len(cells)} cells to compute, about {seconds / 60:.0f} min on one core")
+
+
+@app.command()
+def report(trials: Trials = 10, folder: Folder = Path("study")) -> None:
+    """Write the pages, tables and figures of docs/results/ from the ledgers."""
+    studies, notes = [], {}
+    for name, study in STUDIES.items():
+        if not (RESULTS / f"{name}.jsonl").exists():
+            continue
+        wanted, ledger, place = _plan(study, trials, None, folder, RESULTS)
+        results = Results(study, wanted, ledger)
+        if "baseline" in results.methods:
+            studies.append(results)
+            notes[name] = place.images.note
+    if not studies:
+        raise ConfigError(f"no baseline is finished in {RESULTS}; begin with `run mnist`")
+    write_report(studies, notes, Path("docs"))
+    print(f"docs/results/: {', '.join(results.study.data for results in studies)}")
 
 
 def _study(data: str) -> Study:

@@ -1,0 +1,189 @@
+"""The pages of results: every table with the printed value, ours, and the difference."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+
+from experiments.claims import claims
+from experiments.figures import accuracy_curves, accuracy_heat_map
+from experiments.paper import EXPANSION, GRADIENT_KL, GRADIENT_VARIANCE, OVERLAP
+from experiments.results import Results, difference, tidy
+from experiments.statistics import holm, stars
+from srcsnn.files import write_text
+from srcsnn.robustness import CLEAN
+
+__all__ = ["write_report"]
+
+
+def write_report(studies: Sequence[Results], notes: Mapping[str, str], docs: Path) -> None:
+    """Writes `results/paper.md`, a page and a CSV of counts for each data set, and the figures.
+
+    Args:
+        studies: those with a finished baseline.
+        notes: by data set, what must be said beside its results.
+        docs: the documentation's folder.
+    """
+    images = docs / "images" / "results"
+    images.mkdir(parents=True, exist_ok=True)
+    accuracy_curves(studies, images / "accuracy.png")
+    write_text(docs / "results" / "paper.md", "\n".join(_overview(studies, notes)) + "\n")
+    for results in studies:
+        name = results.study.data
+        accuracy_heat_map(results, images / f"{name}-methods.png")
+        write_text(docs / "results" / f"{name}.csv", tidy(results))
+        text = "\n".join(_page(results, notes[name])) + "\n"
+        write_text(docs / "results" / f"{name}.md", text)
+
+
+def _overview(studies: Sequence[Results], notes: Mapping[str, str]) -> Iterator[str]:
+    yield "# The paper, reproduced\n"
+    yield "![Accuracy against intensity](../images/results/accuracy.png)\n"
+    yield "*Mean and standard deviation over networks. SRC: sleep replay consolidation; FFF: the"
+    yield "head fitted to clean images afterwards.*\n"
+    yield "This page and those it links to are written by one command from the committed ledgers:\n"
+    yield "```console\n$ python -m experiments report\n```\n"
+    yield "## The claims\n"
+    yield "| claim | data | paper | ours | verdict |"
+    yield "|---|---|---|---|---|"
+    for results in studies:
+        for claim in claims(results):
+            yield (
+                f"| {claim.number}. {claim.words} | {claim.data} | {claim.paper} | {claim.ours} "
+                f"| **{claim.verdict}** |"
+            )
+    yield "\nReproduced means the sign, and within a factor of two where the paper gives a size.\n"
+    for results in studies:
+        name = results.study.data
+        yield f"- [{name}]({name}.md): every table, [all counts]({name}.csv)"
+        yield f"\n{_fine_print(results, notes[name])}\n"
+
+
+def _page(results: Results, note: str) -> Iterator[str]:
+    name = results.study.data
+    fine_print = _fine_print(results, note)
+    yield f"# Results: {name}\n"
+    yield f"![Mean accuracy of each method](../images/results/{name}-methods.png)\n"
+    yield f"{fine_print}\n"
+    yield "To check a row, compute it again:\n"
+    methods = ",".join(results.methods)
+    yield f'```console\n$ python -m experiments run {name} --trials 1 --methods "{methods}"\n```\n'
+    yield "## Means, and what a method gains over the same trial's baseline\n"
+    yield from _gain_table(results)
+    yield f"\n{fine_print} Intervals are Student's, of the paired difference. p: exact sign-flip"
+    yield "test, two-sided, Holm-corrected over the distortions; * below .05, ** below .01.\n"
+    yield "## Accuracy at each level, %\n"
+    yield from _level_table(results)
+    yield f"\n{fine_print} Mean and standard deviation over trials.\n"
+    if "SRC" in results.methods and "GradExp" in results.methods:
+        yield "## Spatial gradients of the filters (Tables III to V)\n"
+        yield "The gradient is numpy's: central differences along both axes of every filter,"
+        yield "one-sided at the border. KL is from the first to the second, in nats, its mean over"
+        yield "trials.\n"
+        yield from _gradient_tables(results)
+        yield f"\n{fine_print}\n"
+    if results.overlap("SRC"):
+        yield "## Attention (Table VI)\n"
+        yield from _overlap_table(results)
+        yield f"\n{fine_print} The first 2,000 test images, true class, all levels.\n"
+    yield "## What it costs\n"
+    yield from _cost_table(results)
+    yield f"\n{fine_print} Seconds on one core of the machine that made it, without the inputs."
+
+
+def _fine_print(results: Results, note: str) -> str:
+    n = ", ".join(f"{method} n = {len(results.trials(method))}" for method in results.methods)
+    record = next(results.records("evaluate", "baseline"))
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    copy = f" Data: {note}." if note else ""
+    return (
+        f"<small>{n}. Seeds are the trials' numbers, from 0.{copy} {versions}. Data SHA-256 "
+        f"{record['data_sha256'][:12]}.</small>"
+    )
+
+
+def _spread(values: Mapping[int, float], digits: int = 2) -> str:
+    found = list(values.values())
+    return f"{fmean(found):.{digits}f} ± {pstdev(found):.{digits}f}"
+
+
+def _gain_table(results: Results) -> Iterator[str]:
+    names = list(results.study.distortions)
+    yield "| method | distortion | accuracy, % | gain | 95 % interval | gained | p |"
+    yield "|---|---|---|---|---|---|---|"
+    for method in results.methods:
+        columns = {CLEAN: results.clean(method)}
+        columns |= {name: results.mean(method, name) for name in names}
+        columns["mean"] = results.mean(method)
+        base = {CLEAN: results.clean("baseline"), "mean": results.mean("baseline")}
+        base |= {name: results.mean("baseline", name) for name in names}
+        paired = {name: difference(columns[name], base[name]) for name in columns}
+        raw = [paired[name].p for name in names]
+        adjusted = dict(zip(names, holm([p for p in raw if p is not None]), strict=False))
+        for name, values in columns.items():
+            row = f"| {method} | {name} | {_spread(values)} |"
+            found = paired[name]
+            if method == "baseline":
+                yield f"{row} | | | |"
+                continue
+            interval = "" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
+            p = adjusted.get(name, found.p)
+            tested = "" if p is None else f"{p:.4f}{stars(p)}"
+            yield f"{row} {found.mean:+.2f} | {interval} | {found.won} of {found.n} | {tested} |"
+
+
+def _level_table(results: Results) -> Iterator[str]:
+    yield f"| distortion | level | {' | '.join(results.methods)} |"
+    yield f"|---|---|{'---|' * len(results.methods)}"
+    rows = [(CLEAN, 0.0)]
+    rows += [
+        (name, level) for name, levels in results.study.distortions.items() for level in levels
+    ]
+    for name, level in rows:
+        cells = (_spread(results.accuracy(method, name, level)) for method in results.methods)
+        yield f"| {name} | {level:g} | {' | '.join(cells)} |"
+
+
+def _gradient_tables(results: Results) -> Iterator[str]:
+    yield "| table | layer | what | paper | ours | difference |"
+    yield "|---|---|---|---|---|---|"
+    for layer in results.layers:
+        at = results.study.data, layer
+        gaussians = {name: results.gradients(name, layer) for name in GRADIENT_VARIANCE[at]}
+        for name, printed in GRADIENT_VARIANCE[at].items():
+            ours = {trial: g.variance for trial, g in gaussians[name].items()}
+            yield _beside(f"| III | {layer} | variance, {name}", printed, ours)
+        for name, printed in GRADIENT_KL[at].items():
+            ours = {t: gaussians[name][t].kl(g) for t, g in gaussians["SRC"].items()}
+            yield _beside(f"| IV | {layer} | KL, {name} to SRC", printed, ours)
+        amounts = {
+            record["trial"]: record["result"]["amounts"][layer]
+            for record in results.networks("GradExp")
+        }
+        yield _beside(f"| V | {layer} | a, mean", fmean(EXPANSION[at]), amounts)
+
+
+def _overlap_table(results: Results) -> Iterator[str]:
+    yield "| table | layer | what | paper | ours | difference |"
+    yield "|---|---|---|---|---|---|"
+    for method, printed in OVERLAP.items():
+        if found := results.overlap(method):
+            yield _beside(f"| VI | {results.layers[-1]} | overlap, {method}", printed, found)
+
+
+def _beside(start: str, printed: float, ours: Mapping[int, float]) -> str:
+    values = list(ours.values())
+    mean = fmean(values)
+    return f"{start} | {printed:.3g} | {mean:.3g} ± {pstdev(values):.2g} | {mean - printed:+.2g} |"
+
+
+def _cost_table(results: Results) -> Iterator[str]:
+    yield "| method | seconds for a network | points gained on the mean | seconds for a point |"
+    yield "|---|---|---|---|"
+    for method in results.methods:
+        seconds = {r["trial"]: r["seconds"] for r in results.networks(method)}
+        if method == "baseline":
+            yield f"| {method} | {_spread(seconds, 1)} | | |"
+            continue
+        gain = difference(results.mean(method), results.mean("baseline")).mean
+        each = f"{fmean(seconds.values()) / gain:.1f}" if gain > 0 else "gains none"
+        yield f"| {method} | {_spread(seconds, 1)} | {gain:+.2f} | {each} |"
