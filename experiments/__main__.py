@@ -3,10 +3,10 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -163,14 +163,20 @@ def _progress(cells: Sequence[Cell], ledger: Ledger, workers: int) -> Iterator[F
 
 
 def _expected(ledger: Ledger, cells: Sequence[Cell]) -> Iterator[float]:
-    """About how long each cell takes, from those of the same kind, method and data so far."""
-    known: dict[tuple[str, str], list[float]] = {}
+    """About how many seconds each cell takes, from those of its kind so far, by their epochs."""
+    known: dict[str, list[float]] = {}
     for record in ledger.records.values():
-        known.setdefault((record["kind"], record["method"]), []).append(record["seconds"])
-        known.setdefault((record["kind"], ""), []).append(record["seconds"])
+        each = record["seconds"] / _passes(record["kind"], record["settings"])
+        known.setdefault(record["kind"], []).append(each)
     for cell in cells:
-        found = known.get((cell.kind, cell.method)) or known.get((cell.kind, "")) or [10.0]
-        yield sum(found) / len(found)
+        found = known.get(cell.kind) or (cell.gives_model and known.get("train")) or [5.0]
+        yield sum(found) / len(found) * _passes(cell.kind, cell.settings)
+
+
+def _passes(kind: str, settings: Mapping[str, Any]) -> float:
+    """How often training goes through the data set; 1 where there is no training."""
+    epochs: float = settings.get("protocol", {}).get("epochs", 1)
+    return 7 * epochs if kind == "fine-tune" else epochs
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -28,13 +28,13 @@ _UNITS = {
 def accuracy_curves(studies: Sequence[Results], path: Path) -> None:
     """Figure 2: accuracy against intensity, mean and standard deviation over the trials."""
     panels = [(results, name) for results in studies for name in results.study.distortions]
-    columns = 4
+    columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.0 * columns, 2.9 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for (results, distortion), panel in zip(panels, axes, strict=False):
         _curves(results, distortion, panel)
-    for panel in list(axes)[len(panels) :]:
+    for panel in axes[len(panels) :]:
         panel.set_axis_off()
     first = figure.axes[0]
     first.legend(frameon=False, fontsize=8, loc="lower left")
