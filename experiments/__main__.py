@@ -80,7 +80,7 @@ def status(
 @app.command()
 def report(trials: Trials = 10, folder: Folder = Path("study")) -> None:
     """Write the pages, tables and figures of docs/results/ from the ledgers."""
-    studies, notes = [], {}
+    studies, places = [], {}
     for name, study in STUDIES.items():
         if not (RESULTS / f"{name}.jsonl").exists():
             continue
@@ -88,10 +88,10 @@ def report(trials: Trials = 10, folder: Folder = Path("study")) -> None:
         results = Results(study, wanted, ledger)
         if "baseline" in results.methods:
             studies.append(results)
-            notes[name] = place.images.note
+            places[name] = place
     if not studies:
         raise ConfigError(f"no baseline is finished in {RESULTS}; begin with `run mnist`")
-    write_report(studies, notes, Path("docs"))
+    write_report(studies, places, Path("docs"))
     print(f"docs/results/: {', '.join(results.study.data for results in studies)}")
 
 

@@ -1,15 +1,20 @@
 """The figures of the report; each has its trials and settings in the page that shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor, nn
 
+from experiments.attention import attention_maps
 from experiments.results import Results
+from experiments.study import Study
+from srcsnn.distortions import DISTORTIONS
+from srcsnn.noise import Noise
 
-__all__ = ["accuracy_curves", "accuracy_heat_map"]
+__all__ = ["accuracy_curves", "accuracy_heat_map", "attention_pictures", "example_images"]
 
 # Okabe and Ito 2008: told apart with any colour vision.
 _LINES = {
@@ -27,19 +32,17 @@ _UNITS = {
 
 def accuracy_curves(studies: Sequence[Results], path: Path) -> None:
     """Figure 2: accuracy against intensity, mean and standard deviation over the trials."""
-    panels = [(results, name) for results in studies for name in results.study.distortions]
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.0 * columns, 2.9 * rows), layout="constrained")
-    axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
-    for (results, distortion), panel in zip(panels, axes, strict=False):
-        _curves(results, distortion, panel)
-    for panel in axes[len(panels) :]:
-        panel.set_axis_off()
-    first = figure.axes[0]
-    first.legend(frameon=False, fontsize=8, loc="lower left")
-    for panel in figure.axes[::columns]:
-        panel.set_ylabel("accuracy, %")
+    columns = max(len(results.study.distortions) for results in studies)
+    figure = Figure(figsize=(3.0 * columns, 2.9 * len(studies)), layout="constrained")
+    axes = figure.subplots(len(studies), columns, sharey=True, squeeze=False)
+    for results, line in zip(studies, axes, strict=True):
+        names = list(results.study.distortions)
+        for name, panel in zip(names, line, strict=False):
+            _curves(results, name, panel)
+        for panel in line[len(names) :]:
+            panel.set_axis_off()
+        line[0].set_ylabel("accuracy, %")
+    axes[0][0].legend(frameon=False, fontsize=8, loc="lower left")
     figure.savefig(path, dpi=130)
 
 
@@ -89,3 +92,71 @@ def accuracy_heat_map(results: Results, path: Path) -> None:
             axes.text(x, y, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_title(f"{results.study.data}: mean accuracy over the levels, %", fontsize=9)
     figure.savefig(path, dpi=130)
+
+
+def example_images(study: Study, image: Tensor, path: Path) -> None:
+    """Figure 1: one image under every distortion at every level.
+
+    Args:
+        study: of the data set.
+        image: (C, H, W) in [0, 1], the first test image.
+        path: where to write it.
+    """
+    rows = len(study.distortions)
+    columns = max(map(len, study.distortions.values())) + 1
+    figure = Figure(figsize=(1.15 * columns, 1.25 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for line, (name, levels) in zip(axes, study.distortions.items(), strict=True):
+        for panel, level in zip(line, (0.0, *levels), strict=True):
+            worse = _distorted(image, name, level)
+            _picture(panel, worse)
+            panel.set_title("clean" if level == 0 else f"{level:g}", fontsize=8)
+        line[0].set_ylabel(name.replace("-", " "), fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def attention_pictures(
+    study: Study, images: Tensor, labels: Tensor, networks: Mapping[str, nn.Module], path: Path
+) -> None:
+    """Figure 4: Grad-CAM of the last convolution, before and after sleep.
+
+    Args:
+        study: of the data set; the strongest level but two of each distortion is shown.
+        images: (N, C, H, W) in [0, 1], a row of pictures for each.
+        labels: (N,).
+        networks: by the name of the method.
+        path: where to write it.
+    """
+    shown = [("clean", 0.0), *((name, levels[-3]) for name, levels in study.distortions.items())]
+    columns = len(shown) * (1 + len(networks))
+    figure = Figure(figsize=(1.1 * columns, 1.2 * len(images)), layout="constrained")
+    axes = figure.subplots(len(images), columns, squeeze=False)
+    for line, image, label in zip(axes, images, labels, strict=True):
+        panels = iter(line)
+        for name, level in shown:
+            worse = image if level == 0 else _distorted(image, name, level)
+            panel = next(panels)
+            _picture(panel, worse)
+            panel.set_title("clean" if level == 0 else f"{name}\n{level:g}", fontsize=6)
+            for method, network in networks.items():
+                found = attention_maps(network, "conv2", worse[None], label[None])[0]
+                panel = next(panels)
+                panel.imshow(found, cmap="inferno")
+                panel.set_title(method, fontsize=6)
+                panel.set_xticks([])
+                panel.set_yticks([])
+    figure.savefig(path, dpi=130)
+
+
+def _distorted(image: Tensor, name: str, level: float) -> Tensor:
+    if level == 0:
+        return image
+    return DISTORTIONS[name](image[None], level, Noise(0, name, level, range(1)))[0]
+
+
+def _picture(panel: Axes, image: Tensor) -> None:
+    grey = len(image) == 1
+    panel.imshow(image[0] if grey else image.permute(1, 2, 0), cmap="gray" if grey else None,
+                 vmin=0, vmax=1)  # fmt: skip
+    panel.set_xticks([])
+    panel.set_yticks([])

@@ -4,25 +4,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 
+from experiments.cells import in_order
 from experiments.claims import claims
-from experiments.figures import accuracy_curves, accuracy_heat_map
+from experiments.compute import Place
+from experiments.figures import (
+    accuracy_curves,
+    accuracy_heat_map,
+    attention_pictures,
+    example_images,
+)
 from experiments.paper import EXPANSION, GRADIENT_KL, GRADIENT_VARIANCE, OVERLAP
 from experiments.results import Results, difference, tidy
 from experiments.statistics import holm, stars
+from experiments.study import ATTENDED
 from srcsnn.files import write_text
 from srcsnn.robustness import CLEAN
 
 __all__ = ["write_report"]
 
 
-def write_report(studies: Sequence[Results], notes: Mapping[str, str], docs: Path) -> None:
+def write_report(studies: Sequence[Results], places: Mapping[str, Place], docs: Path) -> None:
     """Writes `results/paper.md`, a page and a CSV of counts for each data set, and the figures.
 
     Args:
         studies: those with a finished baseline.
-        notes: by data set, what must be said beside its results.
+        places: by data set, where its images and, if they are still there, networks are. The
+            pictures of attention need networks and stay as they are without.
         docs: the documentation's folder.
     """
+    notes = {name: place.images.note for name, place in places.items()}
     images = docs / "images" / "results"
     images.mkdir(parents=True, exist_ok=True)
     accuracy_curves(studies, images / "accuracy.png")
@@ -30,9 +40,22 @@ def write_report(studies: Sequence[Results], notes: Mapping[str, str], docs: Pat
     for results in studies:
         name = results.study.data
         accuracy_heat_map(results, images / f"{name}-methods.png")
+        example_images(results.study, places[name].images.test[0], images / f"{name}-examples.png")
+        _draw_attention(results, places[name], images / f"{name}-attention.png")
         write_text(docs / "results" / f"{name}.csv", tidy(results))
         text = "\n".join(_page(results, notes[name])) + "\n"
         write_text(docs / "results" / f"{name}.md", text)
+
+
+def _draw_attention(results: Results, place: Place, path: Path) -> None:
+    cells = {c.method: c for c in in_order(results.cells) if c.gives_model and c.trial == 0}
+    shown: list[str] = ["baseline", "SRC"]
+    wanted = {method: cells[method] for method in shown if method in cells}
+    if results.overlap("SRC") and all(cell in place.models for cell in wanted.values()):
+        networks = {method: place.network(cell) for method, cell in wanted.items()}
+        first = slice(4)
+        images, labels = place.images.test[first], place.images.test_labels[first]
+        attention_pictures(results.study, images, labels, networks, path)
 
 
 def _overview(studies: Sequence[Results], notes: Mapping[str, str]) -> Iterator[str]:
@@ -84,7 +107,12 @@ def _page(results: Results, note: str) -> Iterator[str]:
     if results.overlap("SRC"):
         yield "## Attention (Table VI)\n"
         yield from _overlap_table(results)
-        yield f"\n{fine_print} The first 2,000 test images, true class, all levels.\n"
+        yield f"\n{fine_print} The first {ATTENDED:,} test images, true class, all levels.\n"
+    yield f"![Every distortion at every level](../images/results/{name}-examples.png)\n"
+    yield "*Figure 1: the first test image.*\n"
+    if results.overlap("SRC"):
+        yield f"![Grad-CAM before and after sleep](../images/results/{name}-attention.png)\n"
+        yield "*Figure 4: Grad-CAM of the last convolution for the true class, trial 0.*\n"
     yield "## What it costs\n"
     yield from _cost_table(results)
     yield f"\n{fine_print} Seconds on one core of the machine that made it, without the inputs."
@@ -103,7 +131,8 @@ def _fine_print(results: Results, note: str) -> str:
 
 def _spread(values: Mapping[int, float], digits: int = 2) -> str:
     found = list(values.values())
-    return f"{fmean(found):.{digits}f} ± {pstdev(found):.{digits}f}"
+    spread = f" ± {pstdev(found):.{digits}f}" if len(found) > 1 else ""
+    return f"{fmean(found):.{digits}f}{spread}"
 
 
 def _gain_table(results: Results) -> Iterator[str]:
@@ -173,7 +202,8 @@ def _overlap_table(results: Results) -> Iterator[str]:
 def _beside(start: str, printed: float, ours: Mapping[int, float]) -> str:
     values = list(ours.values())
     mean = fmean(values)
-    return f"{start} | {printed:.3g} | {mean:.3g} ± {pstdev(values):.2g} | {mean - printed:+.2g} |"
+    spread = f" ± {pstdev(values):.2g}" if len(values) > 1 else ""
+    return f"{start} | {printed:.3g} | {mean:.3g}{spread} | {mean - printed:+.2g} |"
 
 
 def _cost_table(results: Results) -> Iterator[str]:

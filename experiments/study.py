@@ -94,6 +94,7 @@ STUDIES = {
         head=replace(_CIFAR, epochs=5, learning_rate=0.1),
         tuning=replace(_CIFAR, epochs=10, learning_rate=0.15),
         config="paper-cifar10",
+        printed="paper-cifar10-as-printed",
         distortions=_levels(),
         precision="bfloat16",
     ),

@@ -172,8 +172,10 @@ def test_the_named_configurations_are_table_2_of_the_paper():
     assert (mnist.steps, mnist.coefficient, mnist.thresholds) == (222, 2.78, (4.15, 9.47))
     assert (mnist.decay, mnist.inc, mnist.dec) == (0.99, 3.87e-4, 3.13e-4)
     assert (mnist.dt_s, mnist.max_rate_hz) == (0.001, 328.89)
+    for name in ("paper-mnist", "paper-cifar10"):
+        printed = load_config(f"{name}-as-printed")
+        assert printed == load_config(name).with_changes(gate="off", rate_factor=1.0)
     printed = load_config("paper-mnist-as-printed")
-    assert printed == mnist.with_changes(gate="off", rate_factor=1.0)
     assert mnist.make_rule() == IncDec(3.87e-4, 3.13e-4, gate=0.001)
     assert printed.make_rule() == IncDec(3.87e-4, 3.13e-4)
     assert (cifar.steps, cifar.coefficient, cifar.thresholds) == (10, 46.81, (7.0, 23.96))
