@@ -61,15 +61,15 @@ class Synapse(nn.Module):
     """
 
     bias: Tensor | None
+    _factor: Tensor
 
     def __init__(self, operator: nn.Module, alpha: float, bias: Tensor | None) -> None:
         super().__init__()
         self.operator = operator
         self.alpha = alpha
         self.register_buffer("bias", bias)
-        # As a tensor, which torch applies sooner. The weights follow no move of the network's
-        # dtype either: it is made for the one that it sleeps in.
-        self._factor = self.weight.detach().new_tensor(alpha)
+        # Alpha as a tensor, which torch applies sooner.
+        self.register_buffer("_factor", self.weight.detach().new_tensor(alpha), persistent=False)
         self.listeners: list[Listener] = []
 
     @property

@@ -80,7 +80,7 @@ class ConvSynapse:
             self._before = self.padding
         self._all_but_channels = (0, *range(2, 2 + len(reach)))
         self._padded = any(self.padding) or any(self._margins)
-        self._there: dict[torch.Size, list[Tensor]] = {}
+        self._there: dict[tuple[torch.Size, torch.dtype, torch.device], list[Tensor]] = {}
 
     def hits(self, pre: Tensor, post: Tensor) -> Tensor:
         """See `Synapse.hits`; pre (B, in, *image), post (B, out, *positions)."""
@@ -118,14 +118,15 @@ class ConvSynapse:
 
     def _inside(self, image: torch.Size, like: Tensor) -> list[Tensor]:
         """For each axis, (positions, kernel): 1 where that weight lies on the image, else 0."""
-        if image not in self._there:
-            self._there[image] = []
+        key = (image, like.dtype, like.device)
+        if key not in self._there:
+            self._there[key] = []
             for axis, size in enumerate(image):
                 first = torch.arange(like.shape[1 + axis]) * self.stride[axis] - self._before[axis]
                 offset = torch.arange(self.kernel_size[axis]) * self.dilation[axis]
                 where = first[:, None] + offset
-                self._there[image].append(((where >= 0) & (where < size)).to(like))
-        return self._there[image]
+                self._there[key].append(((where >= 0) & (where < size)).to(like))
+        return self._there[key]
 
 
 def synapse_of(layer: nn.Module) -> Synapse:
