@@ -1,17 +1,19 @@
 """The paper's training: plain SGD on the binary cross-entropy of one-hot targets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srcsnn.errors import ConfigError
 from srcsnn.models import check_takes
 from srcsnn.seeding import key, stream
 
-__all__ = ["PROTOCOLS", "Precision", "Protocol", "fastest_precision", "initialize", "train"]
+__all__ = ["PROTOCOLS", "Precision", "Protocol", "initialize", "train"]
 
 Precision = Literal["float32", "bfloat16"]
 """What convolutions and linear layers are computed in while training; weights are float32."""
@@ -73,16 +75,18 @@ def train(
         progress: called after each epoch with its number, from 1, and its mean loss.
 
     Raises:
+        ConfigError: for a precision that there is not.
         DatasetError: if the images or labels do not fit the network.
     """
     check_takes(model, images, labels)
     device = next(model.parameters()).device
-    # Channels last is the layout in which convolutions compute; else every batch is laid out anew.
-    model.train().to(memory_format=torch.channels_last)
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision={precision!r}: use {' or '.join(get_args(Precision))}")
     optimizer = torch.optim.SGD(model.parameters(), lr=protocol.learning_rate)
     order = stream(seed, "order")
     half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with torch.random.fork_rng(devices=[]):
+    # Channels last is the layout in which convolutions compute; else every batch is laid out anew.
+    with torch.random.fork_rng(devices=[]), _in_layout(model, torch.channels_last):
         torch.manual_seed(key(seed, "dropout") % 2**63)  # dropout takes no generator
         for epoch in range(1, protocol.epochs + 1):
             total = torch.zeros(())
@@ -97,11 +101,13 @@ def train(
                 optimizer.step()
                 total += loss.detach().cpu() * len(batch)
             progress(epoch, float(total) / len(images))
-    model.eval().to(memory_format=torch.contiguous_format)
 
 
-def fastest_precision() -> Precision:
-    """The precision that this processor trains fastest in: bfloat16 if it has it built in."""
-    # torch tells by private names only.
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if native else "float32"
+@contextmanager
+def _in_layout(model: nn.Module, layout: torch.memory_format) -> Iterator[None]:
+    """Inside this block the model trains in this layout; in the end it evaluates in the usual."""
+    model.train().to(memory_format=layout)
+    try:
+        yield
+    finally:
+        model.eval().to(memory_format=torch.contiguous_format)

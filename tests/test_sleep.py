@@ -278,3 +278,27 @@ from srcsnn import *
 print(time.process_time() - started)
 """
     assert any(in_a_new_process(code)[0] < 0.3 for _ in range(3))  # a machine has busy moments
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_leaves_the_usual_layout_and_eval_mode_even_when_interrupted(images, precision):
+    labels = torch.arange(20) % 10
+    protocol = Protocol(epochs=2, learning_rate=0.1, batch_size=5)
+    done, broken = initialize(paper_mnist, 0), initialize(paper_mnist, 0)
+
+    def interrupt(epoch, loss):
+        raise KeyboardInterrupt
+
+    train(done, images, labels, protocol, seed=0, precision=precision)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, images, labels, protocol, seed=0, precision=precision, progress=interrupt)
+    for model in (done, broken):
+        assert not model.training
+        assert all(w.is_contiguous() and w.dtype == torch.float32 for w in model.parameters())
+        assert not same(model, initialize(paper_mnist, 0))
+
+
+def test_an_unknown_precision_is_refused(images):
+    protocol = Protocol(epochs=1, learning_rate=0.1, batch_size=5)
+    with pytest.raises(ConfigError, match="use float32 or bfloat16"):
+        train(paper_mnist(), images, torch.zeros(20).long(), protocol, seed=0, precision="bf16")

@@ -1,5 +1,6 @@
 """`srcsnn evaluate`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -52,9 +53,10 @@ def evaluate(
     from srcsnn.robustness import evaluate as run
     from srcsnn.tables import robustness_table
 
-    twice = sorted({path for path in checkpoints if checkpoints.count(path) > 1})
+    real = [os.path.realpath(path) for path in checkpoints]
+    twice = [path for path in checkpoints if real.count(os.path.realpath(path)) > 1]
     if twice:
-        raise ConfigError(f"given twice: {', '.join(twice)}; name each checkpoint once")
+        raise ConfigError(f"one file twice: {', '.join(twice)}; name each checkpoint once")
     for path in checkpoints:
         check_distinct({"a checkpoint to read": path, "the counts": output, "the figure": figure})
     if figure is not None and Path(figure).suffix.lower() not in (".png", ".svg", ".pdf"):

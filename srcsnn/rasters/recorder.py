@@ -105,16 +105,19 @@ class HDF5Recorder:
         if row is None:
             self._explain(layer)
             return
-        array: Any = np.asarray(spikes) if self._view is None else spikes
         shapes, rows = row
-        if array.shape not in shapes:
-            self._missing[layer] = row
-            raise RasterError(
-                f"layer {layer}: spikes of shape {tuple(array.shape)} do not fit the layout's "
-                f"{shapes[0]}"
-            )
-        if self._keep:
-            rows[self._block.filled][...] = array
+        try:
+            array: Any = np.asarray(spikes) if self._view is None else spikes
+            if array.shape not in shapes:
+                raise RasterError(
+                    f"layer {layer}: spikes of shape {tuple(array.shape)} do not fit the layout's "
+                    f"{shapes[0]}"
+                )
+            if self._keep:
+                rows[self._block.filled][...] = array
+        except BaseException:
+            self._missing[layer] = row  # it did not come
+            raise
         if not self._missing:
             self._end_step()
 

@@ -53,10 +53,10 @@ class WriterThread:
         return block
 
     def put(self, block: Block) -> None:
-        """Hands a block over; the second time, after an interrupt in between, does nothing."""
+        """Hands a block over; the second time, after an interrupt in between, does no harm."""
         if block.filled and block.first == self._next_row:
-            self._next_row += block.filled
             self._full.put(block)
+            self._next_row += block.filled
 
     def join(self) -> None:
         """Waits until everything handed over is written; the file is the caller's again."""
@@ -65,7 +65,7 @@ class WriterThread:
 
     def _run(self) -> None:
         while (block := self._full.get()) is not None:
-            if self.error is None:
+            if self.error is None and block.first == self.file.rows:
                 try:
                     self.file.append(block)
                 except BaseException as error:  # raised again in the caller

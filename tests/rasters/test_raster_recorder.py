@@ -9,9 +9,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from srcsnn.errors import ConfigError, RasterError
 from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout, RecordPolicy, open_raster
+from srcsnn.rasters.thread import WriterThread
 
 PAIR = (LayerLayout("a", (5,), "linear"), LayerLayout("b", (2, 3, 3), "conv"))
 
@@ -298,3 +300,56 @@ def test_a_failed_write_does_not_hide_why_the_block_was_left(tmp_path, monkeypat
         raise ZeroDivisionError
     assert "No space left on device; nothing was kept" in caught.value.__notes__[0]
     assert os.listdir(tmp_path) == []
+
+
+class Undecided:
+    def __bool__(self):
+        raise ValueError("neither a spike nor none")
+
+
+def record_run(path, steps, last=None):
+    with HDF5Recorder(path) as recorder:
+        recorder.begin(RasterLayout(PAIR, 222, 1e-3))
+        feed(recorder, PAIR, range(steps))
+        if last is not None:
+            recorder.record("a", last)
+
+
+def test_a_layer_whose_spikes_could_not_be_copied_is_still_missing(tmp_path):
+    path = tmp_path / "run.h5"
+    with pytest.raises(ValueError, match="neither a spike"):
+        record_run(path, 2, last=np.array([Undecided()] * 5))
+    with open_raster(path) as raster:
+        assert raster.steps_valid == 2
+        assert raster.status.startswith("aborted at step 2: ValueError")
+
+
+def test_an_interrupt_while_a_block_is_handed_over_loses_no_step(tmp_path, monkeypatch):
+    path = tmp_path / "run.h5"
+    put = WriterThread.put
+
+    def interrupted(thread, block):
+        monkeypatch.setattr(WriterThread, "put", put)
+        thread._full.put(block)  # handed over, but the thread's caller never heard of it
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WriterThread, "put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record_run(path, 222)
+    with open_raster(path) as raster:
+        assert raster.steps_valid == 64
+        np.testing.assert_array_equal(raster["a"].spikes(), expected(PAIR[0], range(64)))
+
+
+def test_rows_may_be_arrays_of_another_library(tmp_path):
+    path = tmp_path / "run.h5"
+    with HDF5Recorder(path, view=torch.from_numpy) as recorder:
+        recorder.begin(RasterLayout(PAIR, 3, 1e-3))
+        for step in range(3):
+            for layer in PAIR:
+                recorder.record(layer.name, torch.from_numpy(spikes_of(layer, step))[None].float())
+        with pytest.raises(RasterError, match=r"shape \(4,\) do not fit"):
+            recorder.record("a", torch.zeros(4))
+    with open_raster(path) as raster:
+        for layer in PAIR:
+            np.testing.assert_array_equal(raster[layer.name].spikes(), expected(layer, range(3)))
