@@ -21,7 +21,7 @@ from experiments.schedule import Finished, cluster, run_here, run_on
 from experiments.store import Ledger, Models, Record, missing
 from experiments.study import STUDIES, Study, quick, resolve_source, targets
 from srcsnn.cli.console import report_errors
-from srcsnn.errors import ConfigError
+from srcsnn.errors import ConfigError, SrcsnnError
 from srcsnn.plugins import nearest
 
 RESULTS = Path("docs/results/study")
@@ -54,7 +54,10 @@ def run(
     """Compute what is missing of the study. A killed run goes on where it was."""
     if small:
         with tempfile.TemporaryDirectory() as temporary:
-            _run(quick(), 2, None, workers, scheduler, Path(temporary), Path(temporary))
+            place = Path(temporary)
+            results, found = _run(quick(), 2, None, workers, scheduler, place, place)
+            (place / "results").mkdir()
+            write_report([results], {results.study.data: found}, place)
         return
     _run(_study(data), trials, methods, workers, scheduler, folder, RESULTS)
 
@@ -75,6 +78,37 @@ def status(
     cells = missing(wanted, ledger, place.models)
     seconds = sum(_expected(ledger, cells))
     print(f"{len(cells)} cells to compute, about {seconds / 60:.0f} min on one core")
+
+
+@app.command()
+def check(
+    data: Data = "mnist",
+    trial: Annotated[int, typer.Option(help="Which network.", min=0)] = 0,
+    method: Annotated[str, typer.Option(help="Which method.")] = "SRC",
+) -> None:
+    """Compute one trial of a method anew, from the training on, and compare with the ledger."""
+    study = _study(data)
+    _, ledger, place = _plan(study, 1, method, Path("study"), RESULTS)
+    with tempfile.TemporaryDirectory() as temporary:
+        again = Ledger(Path(temporary) / "again.jsonl")
+        fresh = Place(place.source, Path(temporary))
+        wanted = list(targets(study, place.images.sha256, [trial], [method]))
+        cells = missing(wanted, again, fresh.models)
+        with _progress(cells, ledger, 1) as finished:
+            run_here(cells, fresh, again, finished)
+    differ = 0
+    for cell in cells:
+        if cell not in ledger:
+            print(f"not in the ledger: {cell}")
+            continue
+        before, now = (book.records[cell.key]["result"] for book in (ledger, again))
+        same = before == now
+        differ += not same
+        print(f"{'same' if same else 'DIFFERS'}: {cell}")
+        if not same:
+            print(f"  in the ledger: {before}\n  now:           {now}")
+    if differ:
+        raise SrcsnnError(f"{differ} of {len(cells)} cells differ")
 
 
 @app.command()
@@ -116,7 +150,7 @@ def _plan(
                 + ", ".join(study.methods)
             )
     sha256 = images_of(place.source, place.folder).sha256
-    wanted = list(targets(study, sha256, trials, names))
+    wanted = list(targets(study, sha256, range(trials), names))
     return wanted, Ledger(results / f"{study.data}.jsonl"), place
 
 
@@ -128,18 +162,21 @@ def _run(
     scheduler: str | None,
     folder: Path,
     results: Path,
-) -> None:
+) -> tuple[Results, Place]:
     results.mkdir(parents=True, exist_ok=True)
     wanted, ledger, place = _plan(study, trials, methods, folder, results)
     with ledger.held():
         cells = missing(wanted, ledger, Models(place.folder))
-        with _progress(cells, ledger, workers or 1) as finished:
-            if workers is None and scheduler is None:
+        if workers is None and scheduler is None:
+            with _progress(cells, ledger, 1) as finished:
                 run_here(cells, place, ledger, finished)
-            else:
-                with cluster(workers, scheduler) as client:
+        else:
+            with cluster(workers, scheduler) as client:
+                there = workers or len(client.scheduler_info()["workers"]) or 1
+                with _progress(cells, ledger, there) as finished:
                     run_on(client, cells, place, ledger, finished)
     print(f"{study.data}: {len(cells)} cells computed, {len(wanted)} measures in {ledger.path}")
+    return Results(study, wanted, ledger), place
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """What each kind of cell computes. One thread each, so that the bits depend on no schedule."""
 
 import hashlib
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from experiments.images import Images, images_of
 from experiments.store import Models, Record
 from srcsnn.checkpoints import versions
 from srcsnn.distortions import DISTORTIONS, Distortion
+from srcsnn.errors import SrcsnnError
 from srcsnn.models import ARCHITECTURES
 from srcsnn.noise import Noise
 from srcsnn.seeding import stream
@@ -61,6 +64,11 @@ def compute(cell: Cell, place: Place) -> Record:
 
     A network is saved; one that is there already is not made again.
     """
+    if place.images.sha256 != cell.sha256:
+        raise SrcsnnError(
+            f"{cell}: the images of {place.source} here are others (SHA-256 "
+            f"{place.images.sha256[:12]}) than the cell's ({cell.sha256[:12]})"
+        )
     models = place.models
     if cell.gives_model and cell in models:
         return models.notes(cell)
@@ -83,7 +91,7 @@ def compute(cell: Cell, place: Place) -> Record:
         "inputs": [below.key for below in cell.inputs],
         "result": result,
         "seconds": seconds,
-        "versions": versions(),
+        "versions": versions() | {"commit": _commit()},
     }
     if model is not None:
         record["result"] = result | {"weights_sha256": _digest(model)}
@@ -117,21 +125,21 @@ def _fine_tune(cell: Cell, place: Place) -> Result:
 
     With several distortions each image of a copy draws which of them it gets.
     """
-    images, chosen = place.images, _distortions(cell)
+    clean, labels, chosen = place.images.train, place.images.train_labels, _distortions(cell)
     drawn = stream(cell.trial, "fine-tune", *(d.name for d in chosen))
-    copies = [images.train]
-    for rank in range(len(chosen[0].levels)):
-        which = torch.randint(len(chosen), (len(images.train),), generator=drawn)
-        worse = images.train.clone()
+    ranks = len(chosen[0].levels)
+    copies = torch.empty(1 + ranks, *clean.shape)
+    copies[0] = clean
+    for rank in range(ranks):
+        which = torch.randint(len(chosen), (len(clean),), generator=drawn)
         for number, distortion in enumerate(chosen):
             level, indices = distortion.levels[rank], torch.nonzero(which == number)[:, 0]
             for part in torch.split(indices, 1000):
                 # A name of its own: test images have the noise of the distortion's.
                 noise = Noise(cell.trial, f"train {distortion.name}", level, tuple(part.tolist()))
-                worse[part] = distortion(images.train[part], level, noise)
-        copies.append(worse)
-    labels = images.train_labels.repeat(len(copies))
-    return _trained(cell, place.network(cell.inputs[0]), torch.cat(copies), labels)
+                copies[1 + rank, part] = distortion(clean[part], level, noise)
+    model = place.network(cell.inputs[0])
+    return _trained(cell, model, copies.flatten(0, 1), labels.repeat(1 + ranks))
 
 
 def _expand(cell: Cell, place: Place) -> Result:
@@ -207,6 +215,21 @@ def _distortions(cell: Cell) -> list[Distortion]:
     # Any: replace keeps the type, which the protocol cannot say.
     known: Mapping[str, Any] = DISTORTIONS
     return [replace(known[name], levels=tuple(found)) for name, found in levels.items()]
+
+
+@cache
+def _commit() -> str:
+    """The last commit of the code, with a plus if it has changed since; "" without git."""
+    root = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words, "--", "converters", "srcsnn", "experiments"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+    try:
+        return git("log", "-1", "--format=%h") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _digest(model: nn.Module) -> str:

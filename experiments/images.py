@@ -38,14 +38,13 @@ def images_of(source: str, cache: Path) -> Images:
 
     Args:
         source: as `srcsnn.load_images` takes it. Decoding thousands of JPEG files takes long, so
-            the tensors are kept.
+            the tensors are kept, under the name of the data set alone.
         cache: folder for them.
 
     Raises:
         DatasetError: if the data set is not there.
     """
-    name = hashlib.sha256(str(Path(source).absolute()).encode()).hexdigest()[:8]
-    path = cache / f"images-{Path(source).name}-{name}.safetensors"
+    path = cache / f"images-{Path(source).name}.safetensors"
     if not path.exists():
         train, test = srcsnn.load_images(source, "train"), srcsnn.load_images(source, "test")
         tensors = {

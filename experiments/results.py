@@ -16,8 +16,8 @@ from srcsnn.robustness import CLEAN
 __all__ = ["Results", "difference", "tidy"]
 
 _COLUMNS = (
-    "data", "method", "distortion", "level", "trial", "correct", "total", "seed", "config",
-    "python", "torch", "snntorch", "numpy", "seconds",
+    "data", "method", "distortion", "level", "trial", "correct", "total", "seed", "network",
+    "python", "torch", "snntorch", "numpy", "commit", "seconds",
 )  # fmt: skip
 
 
@@ -46,6 +46,17 @@ class Results:
         for cell in in_order(self.cells):
             if cell.gives_model and cell.method == method and cell in self.ledger:
                 yield self.ledger.records[cell.key]
+
+    def cost(self, method: str) -> dict[int, tuple[float, int]]:
+        """By trial: seconds, and passes over the training set, from the baseline to this method."""
+        found = {}
+        for cell in in_order(self.cells):
+            if cell.gives_model and cell.method == method:
+                steps = [each for each in in_order([cell]) if each.kind != "train"] or [cell]
+                if all(each in self.ledger for each in steps):
+                    seconds = sum(self.ledger.records[each.key]["seconds"] for each in steps)
+                    found[cell.trial] = seconds, sum(map(_passes, steps))
+        return found
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -109,6 +120,11 @@ class Results:
         return found
 
 
+def _passes(cell: Cell) -> int:
+    epochs: int = cell.settings.get("protocol", {}).get("epochs", 0)
+    return 7 * epochs if cell.kind == "fine-tune" else epochs
+
+
 def difference(after: Mapping[int, float], before: Mapping[int, float]) -> Paired:
     """The paired comparison over the trials that both have."""
     both = sorted(set(before) & set(after))
@@ -137,7 +153,7 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:  # Any: cells of CSV
             "correct": correct,
             "total": total,
             "seed": record["trial"],
-            "config": record["inputs"][0],
-            **{name: record["versions"].get(name, "") for name in _COLUMNS[9:13]},
+            "network": record["inputs"][0],
+            **{name: record["versions"].get(name, "") for name in _COLUMNS[9:14]},
             "seconds": record["seconds"],
         }

@@ -1,6 +1,6 @@
 """Runs cells in this process, in processes of this machine, or on a Dask cluster; one graph."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,18 +26,36 @@ def run_here(cells: Sequence[Cell], place: Place, ledger: Ledger, finished: Fini
         place: data and folder.
         ledger: gets each result as soon as it is there, so that a killed run can go on.
         finished: for progress.
+
+    Raises:
+        SrcsnnError: with every cell that failed, after all others were computed.
     """
+    failed: dict[str, str] = {}
     for cell in cells:
-        record = compute(cell, place)
+        if any(below.key in failed for below in cell.inputs):
+            failed[cell.key] = f"{cell}: needs one of those above"
+            continue
+        try:
+            record = compute(cell, place)
+        except (ValueError, RuntimeError, OSError) as error:
+            failed[cell.key] = f"{cell}: {error}"
+            continue
         ledger.add(record)
         finished(cell, record)
+    _raise(failed.values(), cells)
+
+
+def _raise(problems: Collection[str], cells: Sequence[Cell]) -> None:
+    if problems:
+        listed = "\n  ".join(problems)
+        raise SrcsnnError(f"{len(problems)} of {len(cells)} cells failed:\n  {listed}")
 
 
 @contextmanager
 def cluster(workers: int | None, scheduler: str | None) -> "Iterator[Client]":
     """A client of the cluster at an address, or of as many processes on this machine.
 
-    Workers elsewhere must have this package installed and see the same folder.
+    Workers elsewhere must be able to import this checkout, and see the same data and folder.
 
     Raises:
         SrcsnnError: if nobody answers at that address.
@@ -88,14 +106,13 @@ def run_on(
     for future in as_completed(futures.values()):  # type: ignore[no-untyped-call]
         cell = by_key[keys[future.key]]
         if future.status != "finished":
-            problems.append(f"{cell}: {future.exception()}")
+            why = "cancelled" if future.status == "cancelled" else future.exception()
+            problems.append(f"{cell}: {why}")
             continue
         record = future.result()
         ledger.add(record)
         finished(cell, record)
-    if problems:
-        listed = "\n  ".join(problems)
-        raise SrcsnnError(f"{len(problems)} of {len(cells)} cells failed:\n  {listed}")
+    _raise(problems, cells)
 
 
 def _task(cell: Cell, place: Place, needed: Sequence[Record]) -> Record:

@@ -61,7 +61,20 @@ class Ledger:
             yield
 
     def add(self, record: Record) -> None:
-        """Adds a finished cell, or replaces it."""
+        """Adds a finished cell.
+
+        Raises:
+            SrcsnnError: if it is a network that was made again with other bits, since the measures
+                that are there are of the one before.
+        """
+        before = self.records.get(record["key"], record)["result"].get("weights_sha256")
+        if before != record["result"].get("weights_sha256"):
+            raise SrcsnnError(
+                f"{record['data']} trial {record['trial']}, {record['method']}: the network came "
+                f"out with other bits than the one in {self.path}, as it may on another processor "
+                f"or with other versions; take the lines of trial {record['trial']} out to measure "
+                "it anew"
+            )
         self.records[record["key"]] = record
         lines = (json.dumps(self.records[key], sort_keys=True) for key in sorted(self.records))
         write_text(self.path, "".join(f"{line}\n" for line in lines))

@@ -1,13 +1,15 @@
 """The graph of the study: which cells there are for a data set, a trial and a method."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, Kind
 from srcsnn import load_config
+from srcsnn.datasets import NAMES
 from srcsnn.distortions import DISTORTIONS
+from srcsnn.errors import ConfigError
 from srcsnn.training import PROTOCOLS, Precision, Protocol
 
 __all__ = [
@@ -116,16 +118,18 @@ def quick() -> Study:
     )
 
 
-def targets(study: Study, sha256: str, trials: int, methods: Sequence[str]) -> Iterator[Cell]:
+def targets(
+    study: Study, sha256: str, trials: Iterable[int], methods: Sequence[str]
+) -> Iterator[Cell]:
     """The cells whose numbers the report needs.
 
     Args:
         study: of a data set.
         sha256: of its images.
-        trials: how many, from 0.
+        trials: their numbers.
         methods: which of METHODS.
     """
-    for trial in range(trials):
+    for trial in trials:
         for method in methods:
             yield from _measures(study, _Trial(study, sha256, trial).network(method))
 
@@ -182,7 +186,20 @@ def _measures(study: Study, network: Cell) -> Iterator[Cell]:
 
 
 def resolve_source(study: Study, root: Path | None) -> str:
-    """The data set as `srcsnn.load_images` takes it."""
-    if root is not None and (root / study.source).is_dir():
-        return str(root / study.source)
-    return study.source
+    """The data set as `srcsnn.load_images` takes it.
+
+    Args:
+        study: of the data set.
+        root: the folder of data sets.
+
+    Raises:
+        ConfigError: if it is a folder of images that is not there.
+    """
+    if study.source in NAMES:
+        return study.source
+    folder = (root or Path()).absolute() / study.source
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{study.data}: there is no {folder}; set SRCSNN_DATA to the folder above"
+        )
+    return str(folder)
