@@ -116,15 +116,21 @@ def example_images(study: Study, image: Tensor, path: Path) -> None:
 
 
 def attention_pictures(
-    study: Study, images: Tensor, labels: Tensor, networks: Mapping[str, nn.Module], path: Path
+    study: Study,
+    images: Tensor,
+    labels: Tensor,
+    networks: Mapping[str, nn.Module],
+    layer: str,
+    path: Path,
 ) -> None:
-    """Figure 4: Grad-CAM of the last convolution, before and after sleep.
+    """Figure 4: Grad-CAM of a layer, before and after sleep.
 
     Args:
         study: of the data set; the strongest level but two of each distortion is shown.
         images: (N, C, H, W) in [0, 1], a row of pictures for each.
         labels: (N,).
         networks: by the name of the method.
+        layer: the last convolution's name.
         path: where to write it.
     """
     shown = [("clean", 0.0), *((name, levels[-3]) for name, levels in study.distortions.items())]
@@ -139,7 +145,7 @@ def attention_pictures(
             _picture(panel, worse)
             panel.set_title("clean" if level == 0 else f"{name}\n{level:g}", fontsize=6)
             for method, network in networks.items():
-                found = attention_maps(network, "conv2", worse[None], label[None])[0]
+                found = attention_maps(network, layer, worse[None], label[None])[0]
                 panel = next(panels)
                 panel.imshow(found, cmap="inferno")
                 panel.set_title(method, fontsize=6)

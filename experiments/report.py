@@ -60,7 +60,7 @@ def _draw_attention(results: Results, place: Place, path: Path) -> None:
         networks = {method: place.network(cell) for method, cell in wanted.items()}
         first = slice(4)
         images, labels = place.images.test[first], place.images.test_labels[first]
-        attention_pictures(results.study, images, labels, networks, path)
+        attention_pictures(results.study, images, labels, networks, results.layers[-1], path)
 
 
 def _overview(studies: Sequence[Results], notes: Mapping[str, str]) -> Iterator[str]:

@@ -60,6 +60,16 @@ class SleepConfig(BaseModel):
     bias: Bias = "scaled"
     neuron: str = "leaky"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_values(cls, settings: object) -> object:
+        # pydantic would take true for 1.
+        if isinstance(settings, Mapping):
+            for name, value in settings.items():
+                if isinstance(value, bool):
+                    raise ValueError(f"{name} = {str(value).lower()}: no setting is true or false")
+        return settings
+
     @model_validator(mode="after")
     def _percentile_is_used(self) -> Self:
         # Its default may be written out: the settings noted beside a result are settings again.

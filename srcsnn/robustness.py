@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from srcsnn.datasets import check_images
 from srcsnn.distortions import Distortion, default_distortions
-from srcsnn.errors import DatasetError, SrcsnnError
+from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
 from srcsnn.memory import images_at_once, keep_freed
 from srcsnn.noise import Noise
 
@@ -107,6 +107,7 @@ def evaluate(
         progress: called with the cells done and the cells in all.
 
     Raises:
+        ConfigError: if the batch size is below 1.
         DatasetError: if the images are malformed or the labels do not fit them.
         SrcsnnError: if the scores are malformed or not finite.
     """
@@ -116,7 +117,9 @@ def evaluate(
     if distortions is None:
         distortions = default_distortions(images.shape[1])
     keep_freed()
-    batch_size = batch_size or images_at_once(images)
+    batch_size = images_at_once(images) if batch_size is None else batch_size
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: must be 1 or more")
     plan: list[tuple[Distortion | None, float]] = [(None, 0.0)]
     plan += [(distortion, level) for distortion in distortions for level in distortion.levels]
     was_training = model.training

@@ -140,6 +140,7 @@ def test_a_probability_above_one_is_refused(model, images):
         ({"thresholds": 4.15}, "thresholds = 4.15: Input should be a list"),
         ({"gate": "on"}, "gate = 'on': right would be \"off\", or a number above 0$"),
         ({"gate": 0.0}, "gate = 0.0"),
+        ({"gate": True}, "gate = true: no setting is true or false$"),
         ({"layers": "al"}, 'layers = \'al\': right would be "conv", "all", or a list of names$'),
     ],
 )
