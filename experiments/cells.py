@@ -10,8 +10,9 @@ from typing import Any, Literal
 __all__ = ["MODELS", "Cell", "Kind", "in_order"]
 
 Kind = Literal[
-    "train", "sleep", "fit-head", "fine-tune", "expand", "evaluate", "gradients", "attention"
-]
+    "train", "sleep", "fit-head", "fine-tune", "expand",
+    "evaluate", "gradients", "attention", "trajectory",
+]  # fmt: skip
 MODELS: tuple[Kind, ...] = ("train", "sleep", "fit-head", "fine-tune", "expand")
 """The kinds whose result is a network; that of the others is some numbers."""
 

@@ -13,16 +13,20 @@ import torch
 from torch import Tensor, nn
 
 import srcsnn
+from converters import to_ann
 from experiments.attention import attention_maps, overlap
 from experiments.cells import Cell, Kind
 from experiments.gradients import expand, fit_gradient, matching_expansion
 from experiments.images import Images, images_of
 from experiments.store import Models, Record
+from srcsnn import PoissonMean, load_config, prepare
 from srcsnn.checkpoints import versions
+from srcsnn.consolidation import run
 from srcsnn.distortions import DISTORTIONS, Distortion
 from srcsnn.errors import SrcsnnError
 from srcsnn.models import ARCHITECTURES
 from srcsnn.noise import Noise
+from srcsnn.report import SpikeCounter, report_layer
 from srcsnn.seeding import stream
 from srcsnn.training import Protocol, initialize, train
 
@@ -189,6 +193,53 @@ def _attention(cell: Cell, place: Place) -> Result:
     return None, {"layer": layer, "overlap": found}
 
 
+def _trajectory(cell: Cell, place: Place) -> Result:
+    """The night of the sleep cell, with the network measured again and again on its way."""
+    model, settings = place.network(cell.inputs[0]), cell.settings
+    images, labels = (
+        x[: settings["images"]] for x in (place.images.test, place.images.test_labels)
+    )
+    config = load_config(settings["config"])
+    snn = prepare(model, place.images.train, config)
+    before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
+    replay = PoissonMean(
+        place.images.train.mean(0),
+        max_rate_hz=config.max_rate_hz,
+        dt_s=config.dt_s,
+        rate_factor=config.rate_factor,
+    )
+    every = max(1, config.steps // settings["snapshots"])
+    counter = SpikeCounter()
+    found: list[dict[str, Any]] = []  # Any: JSON
+
+    def look(step: int, steps: int) -> None:
+        if step % every and step < steps:
+            return
+        counts = srcsnn.evaluate(
+            to_ann(snn, model), images, labels, distortions=_distortions(cell), seed=cell.trial
+        )
+        layers = [report_layer(u, before[u.name], counter, config.dt_s) for u in snn.units if step]
+        found.append({
+            "step": step,
+            "clean": counts.clean,
+            "mean": counts.mean(),
+            "rate": {layer.name: layer.rate for layer in layers},
+            "change": {layer.name: layer.change for layer in layers},
+        })  # fmt: skip
+
+    look(0, config.steps)
+    run(
+        snn,
+        replay,
+        config.make_rule(),
+        steps=config.steps,
+        generator=stream(cell.trial, "sleep"),
+        observers=[counter.see],
+        progress=look,
+    )
+    return None, {"snapshots": found}
+
+
 def _trained(cell: Cell, model: nn.Module, images: Tensor, labels: Tensor) -> Result:
     losses: list[float] = []
     train(
@@ -248,4 +299,5 @@ _FUNCTIONS: Mapping[Kind, Callable[[Cell, Place], Result]] = {
     "evaluate": _evaluate,
     "gradients": _gradients,
     "attention": _attention,
+    "trajectory": _trajectory,
 }

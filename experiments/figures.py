@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +15,10 @@ from experiments.study import Study
 from srcsnn.distortions import DISTORTIONS
 from srcsnn.noise import Noise
 
-__all__ = ["accuracy_curves", "accuracy_heat_map", "attention_pictures", "example_images"]
+__all__ = [
+    "accuracy_curves", "accuracy_heat_map", "attention_pictures", "example_images",
+    "night_curves",
+]  # fmt: skip
 
 # Okabe and Ito 2008: told apart with any colour vision.
 _LINES = {
@@ -91,6 +95,43 @@ def accuracy_heat_map(results: Results, path: Path) -> None:
             colour = "white" if value < 55 else "black"
             axes.text(x, y, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_title(f"{results.study.data}: mean accuracy over the levels, %", fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def night_curves(results: Results, path: Path) -> None:
+    """Accuracy, firing rates and weight change on the way through a night, mean over trials."""
+    nights = [r["result"]["snapshots"] for r in results.records("trajectory", "SRC")]
+    steps = [snapshot["step"] for snapshot in nights[0]]
+
+    def mean(*names: str, start: int = 0) -> list[float]:
+        def value(snapshot: Any) -> float:  # noqa: ANN401  # JSON
+            for name in names:
+                snapshot = snapshot[name]
+            return float(snapshot)
+
+        return [fmean(value(n[i]) for n in nights) for i in range(start, len(steps))]
+
+    figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, (colour, marker), label in (
+        ("clean", _LINES["baseline"], "clean"),
+        ("mean", _LINES["SRC"], "mean over distortions"),
+    ):
+        accuracy = [100 * each for each in mean(name)]
+        left.plot(steps, accuracy, color=colour, marker=marker, markersize=3, label=label)
+    left.set_ylabel("accuracy, %")
+    right.set_ylabel("|dW| / |W|; spikes per step x 10")
+    for layer, colour in zip(results.layers, ("#0072B2", "#009E73"), strict=False):
+        change, rate = mean("change", layer, start=1), mean("rate", layer, start=1)
+        right.plot(steps, [0.0, *change], color=colour, label=f"{layer}, change")
+        tenfold = [10 * each for each in rate]
+        right.plot(steps[1:], tenfold, color=colour, linestyle=":", label=f"{layer}, rate x 10")
+    for panel in (left, right):
+        panel.set_xlabel("time steps slept")
+        panel.legend(frameon=False, fontsize=7)
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{results.study.data}: a night, n = {len(nights)}", fontsize=9)
     figure.savefig(path, dpi=130)
 
 

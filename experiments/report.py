@@ -12,11 +12,12 @@ from experiments.figures import (
     accuracy_heat_map,
     attention_pictures,
     example_images,
+    night_curves,
 )
 from experiments.paper import EXPANSION, GRADIENT_KL, GRADIENT_VARIANCE, OVERLAP
 from experiments.results import Results, difference, tidy
 from experiments.statistics import holm, stars
-from experiments.study import ATTENDED
+from experiments.study import ATTENDED, FOLLOWED
 from srcsnn.files import write_text
 from srcsnn.robustness import CLEAN
 
@@ -46,6 +47,8 @@ def write_report(studies: Sequence[Results], places: Mapping[str, Place], docs: 
         name = results.study.data
         accuracy_heat_map(results, images / f"{name}-methods.png")
         example_images(results.study, places[name].images.test[0], images / f"{name}-examples.png")
+        if any(results.records("trajectory", "SRC")):
+            night_curves(results, images / f"{name}-night.png")
         _draw_attention(results, places[name], images / f"{name}-attention.png")
         write_text(docs / "results" / f"{name}.csv", tidy(results))
         text = "\n".join(_page(results, notes[name])) + "\n"
@@ -123,6 +126,10 @@ def _page(results: Results, note: str) -> Iterator[str]:
     if results.overlap("SRC"):
         yield f"![Grad-CAM before and after sleep](../images/results/{name}-attention.png)\n"
         yield "*Figure 4: Grad-CAM of the last convolution for the true class, trial 0.*\n"
+    if any(results.records("trajectory", "SRC")):
+        yield "## A night, step by step\n"
+        yield f"![Accuracy, rates and weight change](../images/results/{name}-night.png)\n"
+        yield f"*Over the first {FOLLOWED:,} test images; distortions at all levels.*\n"
     yield "## What it costs\n"
     yield from _cost_table(results)
     yield f"\n{fine_print} From the baseline on: sleep, then fitting the head. Seconds are of one"

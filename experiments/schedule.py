@@ -1,5 +1,6 @@
 """Runs cells in this process, in processes of this machine, or on a Dask cluster; one graph."""
 
+from asyncio import CancelledError
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -105,11 +106,12 @@ def run_on(
     problems = []
     for future in as_completed(futures.values()):  # type: ignore[no-untyped-call]
         cell = by_key[keys[future.key]]
-        if future.status != "finished":
-            why = "cancelled" if future.status == "cancelled" else future.exception()
-            problems.append(f"{cell}: {why}")
+        try:
+            # Waits once more where a finished result was lost with its worker.
+            record = future.result()
+        except (Exception, CancelledError) as error:  # whatever the cell or the cluster raised
+            problems.append(f"{cell}: {error or type(error).__name__}")
             continue
-        record = future.result()
         ledger.add(record)
         finished(cell, record)
     _raise(problems, cells)

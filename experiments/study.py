@@ -27,6 +27,9 @@ FINE_TUNED = {
 ATTENDED = 2000
 """Test images whose attention is measured, the first ones."""
 
+SNAPSHOTS, FOLLOWED = 12, 1000
+"""How often a night is looked at, and with how many test images, the first ones."""
+
 PRINTED = "SRC-as-printed"
 METHODS = ("baseline", "SRC", "SRC+FFF", "GradExp", "GradExp+FFF", *FINE_TUNED, PRINTED)
 """Those of the paper's Section 5, as its tables call them, and sleep by what it prints alone."""
@@ -131,7 +134,10 @@ def targets(
     """
     for trial in trials:
         for method in methods:
-            yield from _measures(study, _Trial(study, sha256, trial).network(method))
+            network = _Trial(study, sha256, trial).network(method)
+            yield from _measures(study, network)
+            if network.kind == "sleep":
+                yield _trajectory(study, network)
 
 
 @dataclass(frozen=True)
@@ -183,6 +189,14 @@ def _measures(study: Study, network: Cell) -> Iterator[Cell]:
     yield measure("gradients")
     if study.data != "cifar10" and not network.method.startswith("FT"):  # photographs have no mask
         yield measure("attention", distortions=study.distortions, images=ATTENDED)
+
+
+def _trajectory(study: Study, slept: Cell) -> Cell:
+    """The night that gave this network, looked at on its way."""
+    settings = dict(slept.settings) | {
+        "distortions": study.distortions, "images": FOLLOWED, "snapshots": SNAPSHOTS,
+    }  # fmt: skip
+    return replace(slept, kind="trajectory", settings=settings)
 
 
 def resolve_source(study: Study, root: Path | None) -> str:

@@ -33,6 +33,8 @@ def made_up(tmp_path, trials=2, **changed):
         elif cell.kind == "gradients":
             variance = 0.01 * more.get("variance", 1.0)
             result = {n: {"mean": 0.0, "variance": variance} for n in ("conv1", "conv2")}
+        elif cell.kind == "trajectory":
+            continue
         else:
             row = [0.14 * more.get("overlap", 1.0)] * 6
             result = {"layer": "conv2", "overlap": dict.fromkeys(study.distortions, row)}

@@ -68,7 +68,7 @@ def test_a_new_distortion_costs_only_its_evaluation_and_a_new_trial_only_its_own
     ledger = run_all(wanted(digits), place, tmp_path / "ledger.jsonl")
     more = replace(TINY, distortions=TINY.distortions | {"salt-and-pepper": (0.1,)})
     new = missing(wanted(digits, changed=more), ledger, place.models)
-    evaluations = [cell for cell in new if cell.kind != "attention"]
+    evaluations = [cell for cell in new if cell.kind not in ("attention", "trajectory")]
     assert [(c.kind, c.settings["distortion"]) for c in evaluations] == 2 * [
         ("evaluate", "salt-and-pepper")
     ]
@@ -232,3 +232,14 @@ def test_a_cell_that_fails_costs_those_that_need_it_and_no_others(digits, place,
         schedule.run_here([broken, needs, other], place, ledger, lambda *_: None)
     assert "use float32 or bfloat16" in str(caught.value)
     assert other in ledger
+
+
+def test_a_night_that_is_looked_at_ends_like_one_that_is_not(digits, place, tmp_path):
+    ledger = run_all(wanted(digits), place, tmp_path / "ledger.jsonl")
+    found = {r["kind"]: r["result"] for r in ledger.records.values() if r["method"] == "SRC"}
+    last = found["trajectory"]["snapshots"][-1]
+    slept = {layer["name"]: layer for layer in found["sleep"]["layers"]}
+    assert last["step"] == 61
+    for name, change in last["change"].items():
+        assert change == slept[name]["change"]
+        assert last["rate"][name] == slept[name]["rate"]
