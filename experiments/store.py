@@ -75,7 +75,8 @@ class Ledger:
                 f"or with other versions; take the lines of trial {record['trial']} out to measure "
                 "it anew"
             )
-        self.records[record["key"]] = record
+        # As it will be read again: tuples are lists then.
+        self.records[record["key"]] = json.loads(json.dumps(record))
         lines = (json.dumps(self.records[key], sort_keys=True) for key in sorted(self.records))
         write_text(self.path, "".join(f"{line}\n" for line in lines))
 
