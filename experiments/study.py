@@ -136,7 +136,7 @@ def targets(
         for method in methods:
             network = _Trial(study, sha256, trial).network(method)
             yield from _measures(study, network)
-            if network.kind == "sleep":
+            if method == "SRC":
                 yield _trajectory(study, network)
 
 
