@@ -89,8 +89,8 @@ def _overview(studies: Sequence[Results], notes: Mapping[str, str]) -> Iterator[
     yield from (f"- {number}: {rule}." for number, rule in rules.items())
     yield "\nClaim 10 is the figures: 2 is above, 1, 3 and 4 are on the pages of the data sets."
     yield "The rules were written when two MNIST networks had been seen; those of claims 2, 5 and 8"
-    yield "were changed when seven MNIST networks and one of CIFAR-10 had been measured. They describe"
-    yield "what was found rather than predict it."
+    yield "were changed when seven MNIST networks and one of CIFAR-10 had been measured. They"
+    yield "describe what was found rather than predict it."
     yield f"*So far* stands where fewer than {_TRIALS} networks are measured.\n"
     for results in studies:
         name = results.study.data
