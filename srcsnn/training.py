@@ -82,7 +82,7 @@ def train(
     device = next(model.parameters()).device
     if precision not in get_args(Precision):
         raise ConfigError(f"precision={precision!r}: use {' or '.join(get_args(Precision))}")
-    optimizer = torch.optim.SGD(model.parameters(), lr=protocol.learning_rate)
+    optimizer = torch.optim.SGD(model.parameters(), lr=protocol.learning_rate, fused=True)
     order = stream(seed, "order")
     half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     # Channels last is the layout in which convolutions compute; else every batch is laid out anew.
