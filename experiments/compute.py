@@ -218,7 +218,11 @@ def _trajectory(cell: Cell, place: Place) -> Result:
         counts = srcsnn.evaluate(
             to_ann(snn, model), images, labels, distortions=_distortions(cell), seed=cell.trial
         )
-        layers = [report_layer(u, before[u.name], counter, config.dt_s) for u in snn.units if step]
+        layers = [
+            report_layer(u, before[u.name], counter.counts[u.name] / step, config.dt_s)
+            for u in snn.units
+            if step
+        ]
         found.append({
             "step": step,
             "clean": counts.clean,

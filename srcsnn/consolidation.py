@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -153,18 +154,20 @@ def sleep(
         )
     before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
     counter = SpikeCounter()
-    observers: list[Callable[[str, Tensor], None]] = [counter.see]
+    recorder = None
+    observers: list[Callable[[str, Tensor], None]] = []
     with _says_what_is_kept(raster), ExitStack() as files:
         if raster is not None:
-            recorder = files.enter_context(
-                HDF5Recorder(raster, record, overwrite=overwrite, view=torch.from_numpy)
-            )
+            recorder = HDF5Recorder(raster, record, overwrite=overwrite, view=torch.from_numpy)
+            files.enter_context(recorder)
             notes = {"config": config.model_dump(), "seed": seed} | dict(provenance or {})
             layout = _layout(snn, config, tuple(images.shape[1:]), notes)
             recorder.begin(layout)
             size = estimate_bytes(layout, record)
             _log.info("recording to %s: at most %.1f MB", raster, size / 1e6)
             observers.append(recorder.record)
+        if recorder is None or not record.everything:
+            observers.append(counter.see)
         started = time.perf_counter()
         run(
             snn,
@@ -179,7 +182,11 @@ def sleep(
     for unit in snn.units:
         if not torch.isfinite(unit.synapse.weight).all():
             raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
-    layers = tuple(report_layer(u, before[u.name], counter, config.dt_s) for u in snn.units)
+    counts = counter.counts or _recorded(recorder)
+    layers = tuple(
+        report_layer(u, before[u.name], counts[u.name] / config.steps, config.dt_s)
+        for u in snn.units
+    )
     return SleepResult(
         model=to_ann(snn, model),
         report=Report(layers, steps=config.steps, seconds=seconds),
@@ -187,6 +194,12 @@ def sleep(
         seed=seed,
         raster=Path(raster) if raster is not None else None,
     )
+
+
+def _recorded(recorder: HDF5Recorder | None) -> dict[str, Tensor]:
+    """Spikes of each neuron as `SpikeCounter` has them, from a recorder of everything."""
+    totals = recorder.totals if recorder is not None else {}
+    return {name: torch.from_numpy(n.astype(np.float32))[None] for name, n in totals.items()}
 
 
 @contextmanager
@@ -221,22 +234,20 @@ def run(
         rule: how weights change.
         steps: number of time steps.
         generator: of the input spikes, on the CPU.
-        observers: each is called with a layer's name and its spikes (B, ...), "input" first, then
-            every unit in network order, in every step. Tensors are made in inference mode.
+        observers: after every step each is called with a layer's name and its spikes (B, ...),
+            "input" first, then every unit in network order. Tensors are made in inference mode.
         progress: called after every step with the steps done and the steps in all.
     """
-
-    def see(name: str, spikes: Tensor) -> None:
-        for observer in observers:
-            observer(name, spikes)
-
+    spikes: dict[str, Tensor] = {}
     keep_freed()
     snn.reset()
-    with plastic(snn, rule), snn.observed(see):
+    with plastic(snn, rule), snn.observed(spikes.__setitem__):
         for step in range(steps):
-            spikes = replay(step, generator)
-            see(INPUT, spikes)
-            snn(spikes)
+            spikes[INPUT] = replay(step, generator)
+            snn(spikes[INPUT])
+            for observer in observers:
+                for name, fired in spikes.items():
+                    observer(name, fired)
             if progress is not None:
                 progress(step + 1, steps)
     snn.reset()

@@ -14,24 +14,20 @@ SATURATED_RATE = 0.5
 
 
 class SpikeCounter:
-    """Counts the spikes of every neuron of every layer that it is shown; memory stays constant."""
+    """Counts the spikes of every neuron of every layer that it is shown; memory stays constant.
+
+    Attributes:
+        counts: spikes so far, (B, ...) for each layer.
+    """
 
     def __init__(self) -> None:
         self.counts: dict[str, Tensor] = {}
-        self.steps: dict[str, int] = {}
 
     def see(self, name: str, spikes: Tensor) -> None:
         """Adds one step of spikes (B, ...) in {0, 1} of a layer."""
         if name not in self.counts:
-            dtype = torch.promote_types(spikes.dtype, torch.float32)  # counts whole up to 2**24
-            self.counts[name] = torch.zeros_like(spikes, dtype=dtype)
-            self.steps[name] = 0
+            self.counts[name] = torch.zeros_like(spikes, dtype=torch.float32)  # whole up to 2**24
         self.counts[name].add_(spikes)
-        self.steps[name] += 1
-
-    def rates(self, name: str) -> Tensor:
-        """Spikes per step of each neuron, (B, ...) in [0, 1]."""
-        return self.counts[name] / self.steps[name]
 
 
 @dataclass(frozen=True)
@@ -106,9 +102,15 @@ class Report:
         return asdict(self) | {"warnings": list(self.warnings)}
 
 
-def report_layer(unit: Unit, before: Tensor, counter: SpikeCounter, dt_s: float) -> LayerReport:
-    """The report of a unit that has slept, from its weights before and its spike counts."""
-    rates = counter.rates(unit.name)
+def report_layer(unit: Unit, before: Tensor, rates: Tensor, dt_s: float) -> LayerReport:
+    """The report of a unit that has slept.
+
+    Args:
+        unit: with its weights after.
+        before: its weights before.
+        rates: spikes per step of each neuron, (B, ...) in [0, 1].
+        dt_s: length of a step.
+    """
     norm, change = float(before.norm()), float((unit.synapse.weight.detach() - before).norm())
     rate = float(rates.mean())
     return LayerReport(

@@ -9,7 +9,7 @@ from srcsnn.config import SleepConfig, load_config, parse_changes
 from srcsnn.errors import ConfigError, ConversionError, DatasetError, RasterError, SleepError
 from srcsnn.models import paper_mnist
 from srcsnn.plasticity import IncDec
-from srcsnn.rasters import open_raster
+from srcsnn.rasters import RecordPolicy, open_raster
 from srcsnn.replay import PoissonMean
 from srcsnn.seeding import stream
 from srcsnn.training import PROTOCOLS, Protocol, initialize, train
@@ -69,6 +69,19 @@ def test_the_report_says_what_the_raster_holds(model, images, tmp_path):
     before, after = model.conv1.weight.detach(), night.model.conv1.weight.detach()
     expected = float((after - before).norm() / before.norm())
     assert night.report.layers[0].change == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_report_does_not_depend_on_what_is_recorded(model, images, tmp_path):
+    def layers(**options):
+        return srcsnn.sleep(model, images, CONFIG, seed=0, **options).report.layers
+
+    raster = {"raster": tmp_path / "run.h5", "overwrite": True}
+    alone = layers()
+    assert alone[0].rate > 0
+    assert layers(**raster) == alone  # counted by the recorder
+    assert layers(**raster, record=RecordPolicy(counts_only=True)) == alone
+    for record in (RecordPolicy(layers=("conv1",)), RecordPolicy(every=7)):
+        assert layers(**raster, record=record) == alone  # counted beside it
 
 
 def test_a_silent_layer_is_warned_of(model, images):

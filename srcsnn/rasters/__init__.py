@@ -2,7 +2,7 @@
 
 `HDF5Recorder` streams the spikes of every layer to a file with constant memory; `open_raster`
 reads parts of it; `summarize` says in a line per layer what happened. The format is specified in
-`docs/reference/raster-format.md`. Needs only NumPy and h5py.
+`docs/reference/raster-format.md`. Needs only NumPy, h5py and isal.
 """
 
 from srcsnn.rasters.layer import LayerRaster

@@ -26,9 +26,7 @@ SMALL_MAP = 64
 
 LayerKind = Literal["input", "conv", "linear"]
 
-_LONG_BLOCK = 256
-_SHORT_BLOCK = 64
-_SHORT_RUN = 1024
+_LARGEST_BLOCK = 256
 _SMALLEST_BLOCK = 4
 _BUFFER_BYTES = 64 * 1024**2
 
@@ -166,18 +164,17 @@ def counts_dtype(shape: tuple[int, ...]) -> np.dtype[np.unsignedinteger[Any]]:
     return np.min_scalar_type(math.prod(shape) // channels_of(shape))
 
 
-def block_steps(rows: int, neurons: int) -> int:
+def block_steps(neurons: int) -> int:
     """Recorded steps in a block, a power of two between 4 and 256.
 
-    Short runs take short blocks, so that little is left to write when they end; large networks
-    too, so that the two blocks in memory, a byte per neuron and step, stay within 64 MB while
-    they can.
+    The fewer blocks, the fewer times the network waits for HDF5, which holds the interpreter.
+    Large networks take short ones, so that the two blocks in memory, a byte per neuron and step,
+    stay within 64 MB while they can.
 
     Args:
-        rows: Number of steps that will be kept.
         neurons: Number of neurons in all recorded layers.
     """
-    steps = _LONG_BLOCK if rows >= _SHORT_RUN else _SHORT_BLOCK
+    steps = _LARGEST_BLOCK
     while steps > _SMALLEST_BLOCK and 2 * steps * neurons > _BUFFER_BYTES:
         steps //= 2
     return steps

@@ -37,6 +37,11 @@ class RecordPolicy:
         if not isinstance(self.counts_only, bool):
             raise ConfigError(f"record counts_only must be true or false, got {self.counts_only!r}")
 
+    @property
+    def everything(self) -> bool:
+        """Whether the spikes of every neuron in every step are kept, or at least counted."""
+        return self.layers == ("*",) and self.every == 1
+
     def select(self, names: Sequence[str]) -> tuple[str, ...]:
         """The names that are recorded, in the order given.
 

@@ -14,7 +14,7 @@ from srcsnn.rasters.disk import is_locked
 from srcsnn.rasters.layout import RasterLayout, block_steps
 from srcsnn.rasters.policy import RecordPolicy
 from srcsnn.rasters.thread import View, WriterThread
-from srcsnn.rasters.writer import RasterFile
+from srcsnn.rasters.writer import Copy, RasterFile
 
 _Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 """The shapes that the spikes of a layer may have: without and with a batch axis."""
@@ -36,6 +36,9 @@ class HDF5Recorder:
         overwrite: Whether an existing file may be replaced.
         view: Of a NumPy array, the same memory as an array of another library; with
             `torch.from_numpy`, `record` takes tensors, and sooner than their conversions.
+
+    Attributes:
+        totals: Once it is closed: per layer the recorded spikes of each neuron, (*shape).
     """
 
     def __init__(
@@ -52,8 +55,9 @@ class HDF5Recorder:
         self._part = self.path.with_name(self.path.name + ".part")
         self._writer: WriterThread | None = None
         self._closed = False
+        self.totals: dict[str, npt.NDArray[np.uint32]] = {}
         # Per layer that is still to come in this step: the shapes it may have, its rows.
-        self._missing: dict[str, tuple[_Shapes, list[Any]]] = {}
+        self._missing: dict[str, tuple[_Shapes, list[Copy]]] = {}
 
     def begin(self, layout: RasterLayout) -> None:
         """Creates the file.
@@ -68,8 +72,7 @@ class HDF5Recorder:
         layers = layout.selected(self.policy)
         check_target(self.path, overwrite=self.overwrite, error=RasterError)
         self._make_way()
-        rows = self.policy.rows(layout.steps_planned)
-        steps = block_steps(rows, sum(layer.neurons for layer in layers))
+        steps = block_steps(sum(layer.neurons for layer in layers))
         try:
             file = RasterFile(self._part, layout, self.policy, steps)
         except OSError as error:
@@ -82,7 +85,7 @@ class HDF5Recorder:
         self._planned = layout.steps_planned
         self._step = 0
         self._keep = True
-        self._writer = WriterThread(file, layers, steps, self._view or iter)
+        self._writer = WriterThread(file, layers, steps, self._view)
         self._next_block()
 
     # Any: arrays of the library that `view` belongs to.
@@ -114,7 +117,7 @@ class HDF5Recorder:
                     f"{shapes[0]}"
                 )
             if self._keep:
-                rows[self._block.filled][...] = array
+                rows[self._block.filled](array)
         except BaseException:
             self._missing[layer] = row  # it did not come
             raise
@@ -218,6 +221,7 @@ class HDF5Recorder:
         except OSError as error:
             writer.error = writer.error or error
         self._missing = {}
+        self.totals = writer.file.totals
         failure = self._failure(writer, writer.error) if writer.error is not None else None
         if writer.file.rows == 0:
             self._part.unlink(missing_ok=True)

@@ -3,16 +3,17 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from srcsnn.rasters.layout import LayerLayout
-from srcsnn.rasters.writer import Block, RasterFile
+from srcsnn.rasters.writer import Block, Copy, RasterFile
 
 View = Callable[[npt.NDArray[np.bool_]], Iterable[Any]]
-"""The rows of a buffer as arrays of the caller's library. `Any`: arrays of any library."""
+"""An array's rows, the same memory, as what has `copy_`, such as tensors. `Any`: of any library."""
 
 _BLOCKS = 2  # one is filled while the other is written
 
@@ -24,14 +25,14 @@ class WriterThread:
         file: To write to; nobody else may use it meanwhile.
         layers: Those that are recorded.
         steps: Rows of a block.
-        view: How the caller sees the memory of a block.
+        view: How the caller's arrays get into the memory of a block, if not by NumPy.
 
     Attributes:
         error: What went wrong in the thread; nothing is written after it.
     """
 
     def __init__(
-        self, file: RasterFile, layers: tuple[LayerLayout, ...], steps: int, view: View
+        self, file: RasterFile, layers: tuple[LayerLayout, ...], steps: int, view: View | None
     ) -> None:
         self.file = file
         self.error: BaseException | None = None
@@ -40,7 +41,7 @@ class WriterThread:
         self._empty: queue.SimpleQueue[Block] = queue.SimpleQueue()
         for _ in range(_BLOCKS):
             spikes = {layer.name: np.empty((steps, *layer.shape), np.bool_) for layer in layers}
-            rows = {name: list(view(buffer)) for name, buffer in spikes.items()}
+            rows = {name: _copies(buffer[:, None], view) for name, buffer in spikes.items()}
             self._empty.put(Block(0, np.empty(steps, np.int64), spikes, rows))
         # A daemon, so that a recorder that nobody closed does not keep the interpreter alive.
         self._thread = threading.Thread(target=self._run, name="raster-writer", daemon=True)
@@ -71,3 +72,10 @@ class WriterThread:
                 except BaseException as error:  # raised again in the caller
                     self.error = error
             self._empty.put(block)
+
+
+def _copies(buffer: npt.NDArray[np.bool_], view: View | None) -> list[Copy]:
+    """For each row (1, *shape) of a buffer, what copies a step of spikes into it."""
+    if view is None:
+        return [partial(np.copyto, row, casting="unsafe") for row in buffer]
+    return [row.copy_ for row in view(buffer)]

@@ -6,7 +6,7 @@ other.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ from srcsnn.rasters.schema import (
     schema_bytes,
 )
 
+Copy = Callable[[Any], object]
+"""Copies spikes (1, *shape) or (*shape) to where they belong. `Any`: arrays of any library."""
+
 _UINT8_STEPS = 255
 
 
@@ -42,14 +45,14 @@ class Block:
         first: Row of the file where the block begins.
         steps: Step number of each row, (B,).
         spikes: Per layer (B, *shape).
-        rows: Per layer the B rows of `spikes`, as what records sees them. `Any`: its own arrays.
+        rows: Per layer, for each of the B rows of `spikes`, what copies a step into it.
         filled: How many rows hold whole steps.
     """
 
     first: int
     steps: npt.NDArray[np.int64]
     spikes: dict[str, npt.NDArray[np.bool_]]
-    rows: dict[str, list[Any]]
+    rows: dict[str, list[Copy]]
     filled: int = 0
 
 
@@ -73,6 +76,7 @@ class RasterFile:
 
     Attributes:
         rows: Rows that are written and valid.
+        totals: Per layer the spikes of each neuron in these rows, (*shape).
 
     Raises:
         OSError: If the file cannot be created.
@@ -88,7 +92,7 @@ class RasterFile:
         self._counts_only = policy.counts_only
         self._counts_rows = np.full(2, -1, "<i8")
         layers = layout.selected(policy)
-        self._totals = {layer.name: np.zeros(layer.shape, np.uint32) for layer in layers}
+        self.totals = {layer.name: np.zeros(layer.shape, np.uint32) for layer in layers}
         config = provenance_json(layout.provenance)
         require_space(path.parent, 0, schema_bytes(layers, config))
         # Superblock version 0: a file that was never closed opens with any reader. The versions
@@ -105,7 +109,7 @@ class RasterFile:
             OSError: If it cannot be written; the rows before it stay valid.
         """
         filled = {name: spikes[: block.filled] for name, spikes in block.spikes.items()}
-        totals = {name: self._totals[name] + _spikes_per_neuron(filled[name]) for name in filled}
+        totals = {name: self.totals[name] + _spikes_per_neuron(filled[name]) for name in filled}
         chunks = [
             chunk
             for layer in self._datasets.layers
@@ -115,7 +119,7 @@ class RasterFile:
         with self._abandon_on_error():
             self._write(block, chunks, totals)
         self.rows = block.first + block.filled
-        self._totals = totals
+        self.totals = totals
 
     def finish(self, status: str, complete: bool) -> None:
         """Writes the totals per neuron and the status, then closes the file.
@@ -129,7 +133,7 @@ class RasterFile:
         if self._abandoned:
             return
         with self._abandon_on_error():
-            self._fill_totals(0, self._totals, self.rows)
+            self._fill_totals(0, self.totals, self.rows)
             fill_status(self._datasets, status)
             fill(self._datasets.complete, np.asarray((complete,), np.uint8))
             self._file.close()

@@ -100,9 +100,9 @@ def recording_ratio(cnn: nn.Module, image: torch.Tensor, steps: int, repeats: in
             path = Path(folder) / "run.h5"
             with HDF5Recorder(path, overwrite=True, view=torch.from_numpy) as recorder:
                 recorder.begin(RasterLayout(layers, steps, 0.001))
-                nights(snn, replay, steps, observers=[SpikeCounter().see, recorder.record])
+                nights(snn, replay, steps, observers=[recorder.record])
 
-        def unrecorded() -> None:  # counted, as `sleep` always does
+        def unrecorded() -> None:  # counted, as `sleep` does for its report without a raster
             nights(snn, replay, steps, observers=[SpikeCounter().see])
 
         return median_ratio(recorded, unrecorded, repeats)
