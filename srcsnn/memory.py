@@ -1,9 +1,9 @@
-"""How much memory a computation holds at a time, and what becomes of it in between."""
+"""How much memory a computation holds at a time, how it lies, and what becomes of it in between."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["images_at_once", "keep_freed"]
+__all__ = ["images_at_once", "keep_freed", "quick_layout"]
 
 _NUMBERS = 2**18
 """Input numbers a batch: enough to be fast, while a layer with tens of times as many still lies
@@ -13,6 +13,25 @@ below the 32 MB that `keep_freed` can keep. Batches of four times as many take t
 def images_at_once(images: Tensor) -> int:
     """How many of these images (N, C, H, W) make a batch that is quick to compute; 1 or more."""
     return max(1, _NUMBERS // images[0].numel())
+
+
+@torch.no_grad()
+def quick_layout(model: nn.Module, images: Tensor) -> torch.memory_format:
+    """The layout of batches in which the network is quick: channels last, unless it fails on that.
+
+    Convolutions and pools compute in channels last, and lay out anew what comes otherwise. A
+    network with `view` between them and its linear layers takes no other layout than the usual.
+
+    Args:
+        model: maps (B, C, H, W) to anything. In eval mode.
+        images: (N, C, H, W) that it takes in the usual layout; tried with the first of them.
+    """
+    first = images[:1].to(next(model.parameters(), images), copy=True)
+    try:
+        model(first.to(memory_format=torch.channels_last))
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def keep_freed() -> None:

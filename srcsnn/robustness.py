@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from srcsnn.datasets import check_images
 from srcsnn.distortions import Distortion, default_distortions
 from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
-from srcsnn.memory import images_at_once, keep_freed
+from srcsnn.memory import images_at_once, keep_freed, quick_layout
 from srcsnn.noise import Noise
 
 __all__ = ["CLEAN", "Cell", "Robustness", "evaluate"]
@@ -126,8 +126,9 @@ def evaluate(
     model.eval()
     try:
         cells = []
+        layout = quick_layout(model, images)
         for distortion, level in plan:
-            correct = _count(model, images, labels, distortion, level, seed, batch_size)
+            correct = _count(model, images, labels, distortion, level, seed, batch_size, layout)
             name = CLEAN if distortion is None else distortion.name
             cells.append(Cell(name, level, correct, len(images)))
             if progress is not None:
@@ -145,6 +146,7 @@ def _count(
     level: float,
     seed: int,
     batch_size: int,
+    layout: torch.memory_format,
 ) -> int:
     like = next(model.parameters())
     correct = 0
@@ -154,6 +156,7 @@ def _count(
             indices = range(start, start + len(batch))
             batch = distortion(batch, level, Noise(seed, distortion.name, level, indices))
         target = labels[start : start + batch_size].to(like.device)
+        batch = batch.contiguous(memory_format=layout)
         correct += int((_scores(model, batch, target).argmax(1) == target).sum())
     return correct
 

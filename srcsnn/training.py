@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srcsnn.errors import ConfigError
+from srcsnn.memory import quick_layout
 from srcsnn.models import check_takes
 from srcsnn.seeding import key, stream
 
@@ -85,15 +86,15 @@ def train(
     optimizer = torch.optim.SGD(model.parameters(), lr=protocol.learning_rate, fused=True)
     order = stream(seed, "order")
     half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    # Channels last is the layout in which convolutions compute; else every batch is laid out anew.
-    with torch.random.fork_rng(devices=[]), _in_layout(model, torch.channels_last):
+    layout = quick_layout(model.eval(), images)
+    with torch.random.fork_rng(devices=[]), _in_layout(model, layout):
         torch.manual_seed(key(seed, "dropout") % 2**63)  # dropout takes no generator
         for epoch in range(1, protocol.epochs + 1):
             total = torch.zeros(())
             shuffled = torch.randperm(len(images), generator=order)
             for batch in torch.split(shuffled, protocol.batch_size):
                 with half:
-                    logits = model(images[batch].to(device, memory_format=torch.channels_last))
+                    logits = model(images[batch].to(device, memory_format=layout))
                 targets = F.one_hot(labels[batch].to(device), logits.shape[1]).float()
                 loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
                 optimizer.zero_grad(set_to_none=True)

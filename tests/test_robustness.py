@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
@@ -17,6 +18,7 @@ from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
 from srcsnn.figures import accuracy_figure
 from srcsnn.noise import Noise
 from srcsnn.robustness import Robustness, evaluate
+from srcsnn.training import Protocol, train
 
 
 def noise(indices, seed=0, name="gaussian-noise", level=0.1):
@@ -191,3 +193,40 @@ def test_a_network_that_writes_to_its_images_changes_nothing():
     before = images.clone()
     evaluate(Rude(), images, torch.zeros(6).long())
     assert torch.equal(images, before)
+
+
+class Viewing(nn.Module):
+    """A network of many, whose `view` cannot take what a channels-last convolution gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8 * 9, 3)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv(x)), 2)
+        self.layout = x.is_contiguous(memory_format=torch.channels_last)
+        return self.head(self.flat(x))
+
+    def flat(self, x):
+        return x.view(len(x), -1)
+
+
+class Flattening(Viewing):
+    def flat(self, x):
+        return x.flatten(1)
+
+
+def test_networks_are_measured_in_the_quick_layout_if_they_can():
+    torch.manual_seed(0)
+    images, labels = torch.rand(40, 3, 8, 8), torch.arange(40) % 3
+    usual, quick = Viewing(), Flattening()
+    quick.load_state_dict(usual.state_dict())
+    assert evaluate(usual, images, labels) == evaluate(quick, images, labels)
+    assert (usual.layout, quick.layout) == (False, True)
+    protocol = Protocol(epochs=2, learning_rate=0.1, batch_size=10)
+    for model in (usual, quick):
+        train(model, images, labels, protocol, seed=0)
+        assert model.conv.weight.is_contiguous()
+    assert (usual.layout, quick.layout) == (False, True)
+    for one, other in zip(usual.parameters(), quick.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
