@@ -3,9 +3,9 @@
 Knows torch and nothing about sleep, snnTorch, files or the command line.
 """
 
-from converters.conversion import Bias, spiking_layers, to_ann, to_snn
+from converters.conversion import Bias, measure, spiking_layers, to_ann, to_snn
 from converters.errors import ConversionError
-from converters.normalization import Diehl, Legacy, Normalization, Percentile
+from converters.normalization import Diehl, Legacy, Normalization, Percentile, Scale
 from converters.sites import Layers
 from converters.spiking import Listener, Neuron, Neurons, SpikingNetwork, Synapse, Unit, listening
 
@@ -20,10 +20,12 @@ __all__ = [
     "Neurons",
     "Normalization",
     "Percentile",
+    "Scale",
     "SpikingNetwork",
     "Synapse",
     "Unit",
     "listening",
+    "measure",
     "spiking_layers",
     "to_ann",
     "to_snn",

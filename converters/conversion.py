@@ -17,7 +17,7 @@ from converters.operations import Kind, classify, is_normalization
 from converters.sites import Layers, Site, find_sites, trace
 from converters.spiking import Neuron, Neurons, SpikingNetwork, Synapse, Unit
 
-__all__ = ["Bias", "spiking_layers", "to_ann", "to_snn"]
+__all__ = ["Bias", "measure", "spiking_layers", "to_ann", "to_snn"]
 
 Bias = Literal["scaled", "off"]
 """Biases as constant currents scaled by Diehl's rule, or none."""
@@ -32,9 +32,31 @@ def spiking_layers(model: nn.Module, layers: Layers = "conv") -> tuple[str, ...]
     return tuple(site.name for site in find_sites(trace(model), layers))
 
 
-def to_snn(
+def measure(
     model: nn.Module,
     images: Tensor,
+    *,
+    layers: Layers = "conv",
+    normalization: Normalization = Diehl(),  # noqa: B008  # frozen
+) -> dict[str, Scale]:
+    """What `to_snn` measures of its images: the scale of every layer that would spike, by name.
+
+    Args:
+        model: a CNN; it is not changed.
+        images: (N, C, H, W) in [0, 1], all of which are looked at.
+        layers: the layers to put to sleep: "conv", "all", or qualified names.
+        normalization: `Diehl()`, `Percentile(p)` or `Legacy()`.
+
+    Raises:
+        ConversionError: if the network cannot be converted, or its activations give no scale.
+    """
+    network = trace(_simulated(model))
+    return measure_scales(network, find_sites(network, layers), images, normalization)
+
+
+def to_snn(
+    model: nn.Module,
+    images: Tensor | Mapping[str, Scale],
     *,
     neuron: Neuron | Sequence[Neuron],
     layers: Layers = "conv",
@@ -51,7 +73,9 @@ def to_snn(
 
     Args:
         model: a CNN; it is not changed.
-        images: (N, C, H, W) in [0, 1], from which the activations are measured, all of them.
+        images: (N, C, H, W) in [0, 1], from which the activations are measured, all of them; or
+            what `measure` found, for a network that is converted many times. Normalisation and
+            layers must be those it was told.
         neuron: one model for all spiking layers, or one for each.
         layers: the layers to put to sleep: "conv", "all", or qualified names.
         normalization: `Diehl()`, `Percentile(p)` or `Legacy()`.
@@ -62,13 +86,7 @@ def to_snn(
     Raises:
         ConversionError: with the complete list of what cannot be converted, and why.
     """
-    cnn = copy.deepcopy(model).eval()
-    if any(p.dtype in (torch.float16, torch.bfloat16) for p in cnn.parameters()):
-        cnn = cnn.float()
-    for module in cnn.modules():
-        if is_normalization(module):
-            module.inplace = False  # type: ignore[assignment]  # not on the caller's images
-    network = trace(cnn)
+    network = trace(_simulated(model))
     sites = find_sites(network, layers)
     neurons = [neuron] * len(sites) if not isinstance(neuron, Sequence) else list(neuron)
     if len(neurons) != len(sites):
@@ -76,9 +94,15 @@ def to_snn(
             f"{len(neurons)} neuron models for {len(sites)} spiking layers: "
             + ", ".join(site.name for site in sites)
         )
-    scales = measure_scales(network, sites, images, normalization, coefficient)
+    scales = (
+        measure_scales(network, sites, images, normalization)
+        if isinstance(images, Tensor)
+        else images
+    )
+    if missing := [site.name for site in sites if site.name not in scales]:
+        raise ConversionError(f"no scale was measured for {', '.join(missing)}")
     units = [
-        _make_unit(network, site, scales[site.name], model, bias)
+        _make_unit(network, site, scales[site.name], model, coefficient, bias)
         for site, model in zip(sites, neurons, strict=True)
     ]
     return SpikingNetwork(_rewire(network, sites, units, bias), units)
@@ -110,19 +134,36 @@ def to_ann(snn: SpikingNetwork, model: nn.Module) -> nn.Module:
     return cnn
 
 
+def _simulated(model: nn.Module) -> nn.Module:
+    """A copy of the CNN as it is simulated: in eval mode, in float32 at least."""
+    cnn = copy.deepcopy(model).eval()
+    if any(p.dtype in (torch.float16, torch.bfloat16) for p in cnn.parameters()):
+        cnn = cnn.float()
+    for module in cnn.modules():
+        if is_normalization(module):
+            module.inplace = False  # type: ignore[assignment]  # not on the caller's images
+    return cnn
+
+
 def _make_unit(
-    network: fx.GraphModule, site: Site, scale: Scale, neuron: Neuron, bias: Bias
+    network: fx.GraphModule,
+    site: Site,
+    scale: Scale,
+    neuron: Neuron,
+    coefficient: float,
+    bias: Bias,
 ) -> Unit:
+    alpha = scale.alpha(coefficient)
     operator = network.get_submodule(site.name)
     current = None
     if operator.bias is not None and bias == "scaled":
         values = operator.bias.detach().clone()  # type: ignore[operator]  # a Parameter
         spatial = (1,) * (operator.weight.dim() - 2)  # type: ignore[operator]
-        current = (scale.alpha / scale.below * values).view(-1, *spatial)
+        current = (alpha / scale.below * values).view(-1, *spatial)
     operator.register_parameter("bias", None)  # it is a current now
     return Unit(
         name=site.name,
-        synapse=Synapse(operator, scale.alpha, current),
+        synapse=Synapse(operator, alpha, current),
         neurons=Neurons(neuron),
         largest=scale.largest,
         sleeps=site.sleeps,

@@ -22,14 +22,16 @@ class Scale:
     """How a layer's weighted input becomes the current into its neurons.
 
     Attributes:
-        alpha: factor on `W * s`, and on the bias after its own division.
-        below: what the bias is divided by first, so that in all it is scaled by `alpha / below`.
+        below: what the layer below was divided by; 1 for images.
         largest: lambda, the layer's own largest value.
     """
 
-    alpha: float
     below: float
     largest: float
+
+    def alpha(self, coefficient: float) -> float:
+        """The factor on `W * s`; that on the bias is `alpha / below`."""
+        return coefficient * self.below / self.largest
 
 
 class Normalization(Protocol):
@@ -145,7 +147,6 @@ def measure_scales(
     sites: Sequence[Site],
     images: Tensor,
     normalization: Normalization,
-    coefficient: float,
 ) -> dict[str, Scale]:
     """The scale of every layer by name, from one pass over all images (two for a percentile).
 
@@ -154,7 +155,6 @@ def measure_scales(
         sites: its spiking layers in graph order.
         images: (N, C, H, W) in the range that the network takes.
         normalization: how lambda is chosen and carried on.
-        coefficient: factor on every alpha.
 
     Raises:
         ConversionError: if the images do not fit the network, an activation is not finite, or a
@@ -185,7 +185,7 @@ def measure_scales(
             )
         below = carried[site.below]
         carried[site.name] = normalization.carry(largest, below)
-        scales[site.name] = Scale(coefficient * below / largest, below, largest)
+        scales[site.name] = Scale(below, largest)
     return scales
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import optuna
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -18,11 +19,13 @@ from experiments.images import images_of
 from experiments.report import write_report
 from experiments.results import Results
 from experiments.schedule import Finished, cluster, run_here, run_on
+from experiments.searching import search_variant
 from experiments.store import Ledger, Models, Record, missing
 from experiments.study import STUDIES, Study, quick, resolve_source, targets
 from srcsnn.cli.console import report_errors
 from srcsnn.errors import ConfigError, SrcsnnError
 from srcsnn.plugins import nearest
+from srcsnn.tuning import Candidate
 
 RESULTS = Path("docs/results/study")
 """The ledgers: small, committed."""
@@ -60,6 +63,27 @@ def run(
             write_report([results], {results.study.data: found}, place)
         return
     _run(_study(data), trials, methods, workers, scheduler, folder, RESULTS)
+
+
+@app.command()
+def search(
+    data: Data,
+    name: Annotated[str, typer.Argument(help="Of the variant: it becomes the method SRC-NAME.")],
+    layers: Annotated[str, typer.Option(help='"conv", "all", or names with commas.')] = "conv",
+    candidates: Annotated[int, typer.Option(help="Settings to try.", min=1)] = 300,
+    folder: Folder = Path("study"),
+) -> None:
+    """Search settings of sleep on training images, as the paper did for its Table II."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the lines below say as much
+    study = _study(data)
+    _, _, place = _plan(study, 1, "baseline", folder, RESULTS)
+    named = layers if layers in ("conv", "all") else tuple(layers.split(","))
+
+    def tell(found: Candidate, tried: int, wanted: int) -> None:
+        print(f"{tried:4} of {wanted}: mean {found.mean:.4f}, clean {found.clean:.4f}", flush=True)
+
+    path = search_variant(study, place, name, named, candidates, RESULTS, tell)
+    print(f"{path}: the best of them")
 
 
 @app.command()

@@ -3,7 +3,8 @@
 import hashlib
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,7 @@ from srcsnn.report import SpikeCounter, report_layer
 from srcsnn.seeding import stream
 from srcsnn.training import Protocol, initialize, train
 
-__all__ = ["Place", "compute"]
+__all__ = ["Place", "compute", "one_thread"]
 
 Result = tuple[nn.Module | None, dict[str, Any]]
 """The network, if the cell gives one, and its numbers. Any: JSON."""
@@ -63,6 +64,17 @@ class Place:
         return self.models.load(cell, ARCHITECTURES[cell.settings["architecture"]]())
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside this block torch computes on one thread, so that the bits depend on no machine's."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def compute(cell: Cell, place: Place) -> Record:
     """Computes a cell whose inputs are finished; gives its line in the ledger.
 
@@ -76,13 +88,9 @@ def compute(cell: Cell, place: Place) -> Record:
     models = place.models
     if cell.gives_model and cell in models:
         return models.notes(cell)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     started = time.perf_counter()
-    try:
+    with one_thread():
         model, result = _FUNCTIONS[cell.kind](cell, place)
-    finally:
-        torch.set_num_threads(threads)
     seconds = round(time.perf_counter() - started, 2)
     record: Record = {
         "key": cell.key,

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, Kind
-from srcsnn import load_config
+from srcsnn import SleepConfig, load_config
 from srcsnn.datasets import NAMES
 from srcsnn.distortions import DISTORTIONS
 from srcsnn.errors import ConfigError
 from srcsnn.training import PROTOCOLS, Precision, Protocol
 
 __all__ = [
-    "ATTENDED", "FINE_TUNED", "METHODS", "PRINTED", "STUDIES", "Study",
+    "ATTENDED", "CONFIGS", "FINE_TUNED", "METHODS", "PRINTED", "STUDIES", "Study",
     "quick", "resolve_source", "targets",
 ]  # fmt: skip
 
@@ -24,11 +24,15 @@ FINE_TUNED = {
     "FT-SE": ("speckle",),
     "FT-all": (),  # all of the study
 }
+ATTENTIVE = ("baseline", "SRC", "SRC+FFF", "GradExp", "GradExp+FFF", "SRC-as-printed")
 ATTENDED = 2000
 """Test images whose attention is measured, the first ones."""
 
 SNAPSHOTS, FOLLOWED = 12, 1000
 """How often a night is looked at, and with how many test images, the first ones."""
+
+CONFIGS = Path(__file__).parent / "configs"
+"""A folder for each data set, with a TOML file for each variant of sleep beyond the paper's."""
 
 PRINTED = "SRC-as-printed"
 METHODS = ("baseline", "SRC", "SRC+FFF", "GradExp", "GradExp+FFF", *FINE_TUNED, PRINTED)
@@ -65,13 +69,20 @@ class Study:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Those of METHODS that there are for its distortions."""
-        return tuple(
+        """Those of METHODS that there are for its distortions, then the variants."""
+        own = tuple(
             method
             for method in METHODS
             if all(name in self.distortions for name in FINE_TUNED.get(method, ()))
             and (method != PRINTED or self.printed is not None)
         )
+        return own + self.variants
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """`SRC-x` for each x.toml among its configurations, and the same with a fitted head."""
+        names = sorted(path.stem for path in (CONFIGS / self.data).glob("*.toml"))
+        return tuple(f"SRC-{name}{head}" for name in names for head in ("", "+FFF"))
 
 
 def _levels(*left_out: str) -> dict[str, tuple[float, ...]]:
@@ -151,15 +162,14 @@ class _Trial:
         study = self.study
         if method == "baseline":
             return self._cell("train", method, _protocol(study, study.protocol))
-        if method in ("SRC", PRINTED):
-            name = study.printed if method == PRINTED else study.config
-            config = load_config(name or study.config).with_changes(neuron="lif")
-            return self._cell("sleep", method, {"config": config.model_dump()}, "baseline")
         if method == "GradExp":
             return self._cell("expand", method, {}, "baseline", "SRC")
         if method.endswith("+FFF"):
             before = method.removesuffix("+FFF")
             return self._cell("fit-head", method, _protocol(study, study.head), before)
+        if method.startswith("SRC"):
+            config = _config(study, method)
+            return self._cell("sleep", method, {"config": config.model_dump()}, "baseline")
         distortions = {
             name: levels
             for name, levels in study.distortions.items()
@@ -172,6 +182,17 @@ class _Trial:
         settings = {"architecture": self.study.architecture} | settings
         networks = tuple(map(self.network, inputs))
         return Cell(kind, self.study.data, self.sha256, self.trial, settings, networks, method)
+
+
+def _config(study: Study, method: str) -> SleepConfig:
+    if method == "SRC":
+        config = load_config(study.config)
+    elif method == PRINTED:
+        config = load_config(study.printed or study.config)
+    else:
+        config = load_config(CONFIGS / study.data / f"{method.removeprefix('SRC-')}.toml")
+    # The same spikes as snnTorch's, sooner.
+    return config.with_changes(neuron="lif") if config.neuron == "leaky" else config
 
 
 def _protocol(study: Study, protocol: Protocol) -> dict[str, Any]:  # Any: JSON
@@ -187,7 +208,8 @@ def _measures(study: Study, network: Cell) -> Iterator[Cell]:
     for distortion, levels in study.distortions.items():
         yield measure("evaluate", distortion=distortion, levels=levels)
     yield measure("gradients")
-    if study.data != "cifar10" and not network.method.startswith("FT"):  # photographs have no mask
+    # Photographs have no mask; the paper has no attention of the others.
+    if study.data != "cifar10" and network.method in ATTENTIVE:
         yield measure("attention", distortions=study.distortions, images=ATTENDED)
 
 

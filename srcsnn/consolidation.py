@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters import Neuron, SpikingNetwork, spiking_layers, to_ann, to_snn
+from converters import Neuron, Scale, SpikingNetwork, spiking_layers, to_ann, to_snn
 from srcsnn.config import SleepConfig, load_config
 from srcsnn.datasets import check_images
 from srcsnn.errors import ConfigError, SleepError
@@ -65,6 +65,7 @@ def prepare(
     config: str | Path | SleepConfig | Mapping[str, object],
     *,
     neuron: Neuron | Sequence[Neuron] | None = None,
+    scales: Mapping[str, Scale] | None = None,
 ) -> SpikingNetwork:
     """The spiking network that would sleep with these settings.
 
@@ -73,6 +74,7 @@ def prepare(
         images: (N, C, H, W) in [0, 1]: training images, from which activations are measured.
         config: a name, a TOML file, or the settings, also as a dict.
         neuron: your own model or models in place of the configured one.
+        scales: what `converters.measure` found in these images, if it was asked before.
 
     Raises:
         ConfigError: if there is not one threshold for each spiking layer.
@@ -97,7 +99,7 @@ def prepare(
         neuron = [make(threshold, config.decay) for threshold in config.thresholds]
     return to_snn(
         model,
-        images,
+        images if scales is None else scales,
         neuron=neuron,
         layers=config.layers,
         normalization=config.make_normalization(),
@@ -120,6 +122,7 @@ def sleep(
     neuron: Neuron | Sequence[Neuron] | None = None,
     rule: Rule | None = None,
     replay: Replay | None = None,
+    scales: Mapping[str, Scale] | None = None,
 ) -> SleepResult:
     """Puts a trained CNN to sleep as a spiking network; gives back the CNN with changed weights.
 
@@ -138,13 +141,14 @@ def sleep(
         neuron: your own neuron model, or one for each spiking layer.
         rule: your own rule in place of the configured `IncDec`.
         replay: your own source of input spikes in place of Poisson noise.
+        scales: what `converters.measure` found in these images, for many sleeps of one network.
 
     Raises:
         ConfigError, ConversionError, DatasetError, RasterError: as the parts that find fault.
         SleepError: if a weight is not finite in the end.
     """
     config = load_config(config)
-    snn = prepare(model, images, config, neuron=neuron)
+    snn = prepare(model, images, config, neuron=neuron, scales=scales)
     if replay is None:
         replay = PoissonMean(
             images.mean(0).to(snn.units[0].synapse.weight),

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms import Normalize
 
-from converters import ConversionError, Diehl, Legacy, Percentile, to_ann, to_snn
+from converters import ConversionError, Diehl, Legacy, Percentile, measure, to_ann, to_snn
 from srcsnn.neurons import LIF
 
 NEURON = LIF(0.5, 0.9)
@@ -141,6 +141,20 @@ def test_alpha_is_diehls_over_all_images():
     alphas = [unit.alpha for unit in snn.units]
     assert alphas == pytest.approx([2 / one, 2 * one / two, 2 * two / three], rel=1e-6)
     assert [u.largest for u in snn.units] == pytest.approx([one, two, three], rel=1e-6)
+
+
+@torch.no_grad()
+def test_what_was_measured_once_converts_again():
+    model, images = two_layers(), torch.rand(10, 1, 8, 8)
+    spikes = (torch.rand(1, 1, 8, 8) < 0.5).float()
+    for options in ({"layers": "all"}, {"normalization": Legacy()}):
+        scales = measure(model, images, **options)
+        fresh = to_snn(model, images, neuron=NEURON, coefficient=3.0, **options)
+        again = to_snn(model, scales, neuron=NEURON, coefficient=3.0, **options)
+        assert [u.alpha for u in again.units] == [u.alpha for u in fresh.units]
+        assert torch.equal(again(spikes), fresh(spikes))
+    with pytest.raises(ConversionError, match="no scale was measured for"):
+        to_snn(model, scales, neuron=NEURON, layers="all")
 
 
 @torch.no_grad()

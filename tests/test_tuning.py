@@ -1,0 +1,101 @@
+import dataclasses
+
+import pytest
+import torch
+
+from srcsnn import tuning
+from srcsnn.config import load_config
+from srcsnn.distortions import GaussianNoise
+from srcsnn.errors import ConfigError, SleepError
+from srcsnn.models import paper_mnist
+from srcsnn.training import initialize
+from srcsnn.tuning import SPACE, Candidate, Range, Search, search
+
+START = load_config("paper-mnist").with_changes(steps=12, thresholds=[0.5, 1.5])
+SMALL = dict(SPACE) | {"steps": Range(5, 15, whole=True)}
+NOISE = dataclasses.replace(GaussianNoise(), levels=(0.2, 0.5))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    images = torch.rand(60, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    return images, torch.arange(60) % 10
+
+
+def look(digits, seed=0, trials=9, **options):
+    model = initialize(paper_mnist, 0)
+    given = {"distortions": [NOISE], "validation": 40, "population": 4, "space": SMALL}
+    return search(model, *digits, START, trials=trials, seed=seed, **given | options)
+
+
+def test_the_same_seed_gives_the_same_search(digits):
+    first = look(digits)
+    assert first == look(digits)
+    assert len(first.candidates) == 9
+    assert len({candidate.config for candidate in first.candidates}) > 5
+    assert first.candidates[1:] != look(digits, seed=1).candidates[1:]
+
+
+def test_the_settings_given_are_tried_first_and_what_is_not_searched_stays(digits):
+    told = []
+    found = look(digits, trials=5, progress=lambda *what: told.append(what))
+    first = found.candidates[0].config
+    assert first == START.with_changes(neuron="lif")
+    assert [what[1:] for what in told] == [(n, 5) for n in range(1, 6)]
+    assert told[3][0] == found.candidates[3]
+    for candidate in found.candidates:
+        assert candidate.config.gate == START.gate
+        assert 5 <= candidate.config.steps <= 15
+        assert all(0.5 <= threshold <= 50 for threshold in candidate.config.thresholds)
+    only = look(digits, trials=4, space={"decay": SPACE["decay"]})
+    assert {candidate.config.steps for candidate in only.candidates} == {12}
+    assert len({candidate.config.decay for candidate in only.candidates}) == 4
+
+
+def test_the_best_keeps_its_clean_accuracy(digits):
+    baseline = look(digits, trials=1).baseline
+    low, high = baseline.clean - 0.5, baseline.clean
+    tried = (Candidate(START, low, 0.9), Candidate(START, high, 0.5), Candidate(START, high, 0.6))
+    assert Search(baseline, tried, clean_loss=0.02).best == tried[2]
+    assert Search(baseline, tried, clean_loss=1.0).best == tried[0]
+    assert Search(baseline, tried[:1], clean_loss=0.02).best is None
+
+
+def test_it_measures_a_part_of_the_training_images_under_noise_of_its_own(digits, monkeypatch):
+    seen = []
+
+    def evaluate(network, images, labels, *, distortions, seed):
+        seen.append((images, labels, seed))
+        return tuning_evaluate(network, images, labels, distortions=distortions, seed=seed)
+
+    tuning_evaluate = tuning.evaluate
+    monkeypatch.setattr(tuning, "evaluate", evaluate)
+    look(digits, trials=2)
+    assert len(seen) == 3  # the baseline and two candidates
+    images, labels, seed = seen[0]
+    assert images.shape == (40, 1, 28, 28)
+    for other, others, noise in seen[1:]:
+        assert torch.equal(other, images)
+        assert torch.equal(others, labels)
+        assert noise == seed
+    where = (digits[0][:, None] == images[None]).flatten(2).all(2).nonzero()
+    assert len(where) == 40  # each of them is a training image, with its own label
+    assert torch.equal(digits[1][where[:, 0]], labels[where[:, 1]])
+    assert seed > 2**32  # seeds of trials, under which test images are measured, are small
+
+
+def test_weights_that_blow_up_are_an_answer(digits, monkeypatch):
+    def sleep(*arguments, **options):
+        raise SleepError("conv1: weights are not finite after sleep")
+
+    monkeypatch.setattr(tuning, "sleep", sleep)
+    found = look(digits, trials=3)
+    assert [(each.clean, each.mean) for each in found.candidates] == [(0.0, 0.0)] * 3
+    assert found.best is None
+
+
+def test_what_cannot_be_searched_is_refused(digits):
+    with pytest.raises(ConfigError, match="space: layers: can search steps, coefficient"):
+        look(digits, space={"layers": Range(0, 1)})
+    with pytest.raises(ConfigError, match="2 given for 4 spiking layers"):
+        search(paper_mnist(), *digits, START.with_changes(layers="all"), trials=1, seed=0)
