@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 
+from experiments.beyond import search_figure, variant_lines
 from experiments.cells import in_order
 from experiments.claims import claims
 from experiments.compute import Place
@@ -41,6 +42,7 @@ def write_report(studies: Sequence[Results], places: Mapping[str, Place], docs: 
     notes = {name: place.images.note for name, place in places.items()}
     images = docs / "images" / "results"
     images.mkdir(parents=True, exist_ok=True)
+    searches = docs / "results" / "study"
     accuracy_curves(studies, images / "accuracy.png")
     write_text(docs / "results" / "paper.md", "\n".join(_overview(studies, notes)) + "\n")
     for results in studies:
@@ -49,9 +51,11 @@ def write_report(studies: Sequence[Results], places: Mapping[str, Place], docs: 
         example_images(results.study, places[name].images.test[0], images / f"{name}-examples.png")
         if any(results.records("trajectory", "SRC")):
             night_curves(results, images / f"{name}-night.png")
+        for path in searches.glob(f"{name}-*.json"):
+            search_figure(path, images / f"{path.stem}.png", f"{name}: {path.stem}")
         _draw_attention(results, places[name], images / f"{name}-attention.png")
         write_text(docs / "results" / f"{name}.csv", tidy(results))
-        text = "\n".join(_page(results, notes[name])) + "\n"
+        text = "\n".join(_page(results, notes[name], searches)) + "\n"
         write_text(docs / "results" / f"{name}.md", text)
 
 
@@ -98,7 +102,7 @@ def _overview(studies: Sequence[Results], notes: Mapping[str, str]) -> Iterator[
         yield f"\n{_fine_print(results, notes[name])}\n"
 
 
-def _page(results: Results, note: str) -> Iterator[str]:
+def _page(results: Results, note: str, searches: Path) -> Iterator[str]:
     name = results.study.data
     fine_print = _fine_print(results, note)
     yield f"# Results: {name}\n"
@@ -133,6 +137,16 @@ def _page(results: Results, note: str) -> Iterator[str]:
         yield "## A night, step by step\n"
         yield f"![Accuracy, rates and weight change](../images/results/{name}-night.png)\n"
         yield f"*Over the first {FOLLOWED:,} test images; distortions at all levels.*\n"
+    if results.variants:
+        yield "## Other settings, other layers, other neurons\n"
+        yield from variant_lines(results)
+        yield f"\n{_fine_print(results, note)} Clean and gain: points beside the same trial's"
+        yield "baseline. Rate: spikes per neuron and step; change: relative, of the weights; of each"
+        yield "spiking layer. A variant's settings are in `experiments/configs`.\n"
+    for path in sorted(searches.glob(f"{name}-*.json")):
+        yield f"![Candidates of the search](../images/results/{path.stem}.png)\n"
+        yield f"*The search for SRC-{path.stem.removeprefix(f'{name}-')}, on 2,000 training images"
+        yield "of trial 0. The first candidate is the published settings.*\n"
     yield "## What it costs\n"
     yield from _cost_table(results)
     yield f"\n{fine_print} From the baseline on: sleep, then fitting the head. Seconds are of one"

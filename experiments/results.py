@@ -60,9 +60,17 @@ class Results:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Those with a finished evaluation of every distortion, in the paper's order."""
-        names = dict.fromkeys(cell.method for cell in self.cells)
-        return tuple(name for name in names if self.trials(name))
+        """The paper's that have a finished evaluation of every distortion, in its order."""
+        return tuple(
+            name
+            for name in self.study.methods
+            if name not in self.study.variants and self.trials(name)
+        )
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants of sleep that have a finished evaluation of every distortion."""
+        return tuple(name for name in self.study.variants if self.trials(name))
 
     def trials(self, method: str) -> tuple[int, ...]:
         """Trials of which every distortion is evaluated."""
