@@ -140,9 +140,9 @@ def _page(results: Results, note: str, searches: Path) -> Iterator[str]:
     if results.variants:
         yield "## Other settings, other layers, other neurons\n"
         yield from variant_lines(results)
-        yield f"\n{_fine_print(results, note)} Clean and gain: points beside the same trial's"
-        yield "baseline. Rate: spikes per neuron and step; change: relative, of the weights; of each"
-        yield "spiking layer. A variant's settings are in `experiments/configs`.\n"
+        yield f"\n{_fine_print(results, note)} Clean and gain: points beside those of the baseline."
+        yield "Rate: spikes per neuron and step; change: relative, of the weights; of each spiking"
+        yield "layer. A variant's settings are in `experiments/configs`.\n"
     for path in sorted(searches.glob(f"{name}-*.json")):
         yield f"![Candidates of the search](../images/results/{path.stem}.png)\n"
         yield f"*The search for SRC-{path.stem.removeprefix(f'{name}-')}, on 2,000 training images"
