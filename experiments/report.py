@@ -140,7 +140,7 @@ def _page(results: Results, note: str, searches: Path) -> Iterator[str]:
     if results.variants:
         yield "## Other settings, other layers, other neurons\n"
         yield from variant_lines(results)
-        yield f"\n{_fine_print(results, note)} Clean and gain: points beside those of the baseline."
+        yield f"\n{fine_print} Clean and gain: points beside those of the same trials' baseline."
         yield "Rate: spikes per neuron and step; change: relative, of the weights; of each spiking"
         yield "layer. A variant's settings are in `experiments/configs`.\n"
     for path in sorted(searches.glob(f"{name}-*.json")):
