@@ -128,8 +128,8 @@ def parse_distortions(words: str) -> tuple[Distortion, ...]:
     Raises:
         ConfigError: for a name that there is not.
 
-    >>> [distortion.name for distortion in parse_distortions("gn,speckle")]
-    ['gaussian-noise', 'speckle']
+    >>> print(*(distortion.name for distortion in parse_distortions("gn,speckle")))
+    gaussian-noise speckle
     """
     known = {**_ABBREVIATIONS, **DISTORTIONS}
     found = []
