@@ -55,7 +55,8 @@ def write_report(studies: Sequence[Results], places: Mapping[str, Place], docs: 
             search_figure(path, images / f"{path.stem}.png", f"{name}: {path.stem}")
         _draw_attention(results, places[name], images / f"{name}-attention.png")
         write_text(docs / "results" / f"{name}.csv", tidy(results))
-        text = "\n".join(_page(results, notes[name], searches)) + "\n"
+        count = len(places[name].images.train)
+        text = "\n".join(_page(results, notes[name], count, searches)) + "\n"
         write_text(docs / "results" / f"{name}.md", text)
 
 
@@ -102,7 +103,7 @@ def _overview(studies: Sequence[Results], notes: Mapping[str, str]) -> Iterator[
         yield f"\n{_fine_print(results, notes[name])}\n"
 
 
-def _page(results: Results, note: str, searches: Path) -> Iterator[str]:
+def _page(results: Results, note: str, images: int, searches: Path) -> Iterator[str]:
     name = results.study.data
     fine_print = _fine_print(results, note)
     yield f"# Results: {name}\n"
@@ -148,10 +149,11 @@ def _page(results: Results, note: str, searches: Path) -> Iterator[str]:
         yield f"*The search for SRC-{path.stem.removeprefix(f'{name}-')}, on 2,000 training images"
         yield "of trial 0. The first candidate is the published settings.*\n"
     yield "## What it costs\n"
-    yield from _cost_table(results)
+    yield from _cost_table(results, images)
     yield f"\n{fine_print} From the baseline on: sleep, then fitting the head. Seconds are of one"
-    yield "core of a machine that did other work as well. Passes: over the training set, each copy"
-    yield "counted; sleep sees the training images once, to measure activations, and no label."
+    yield "core of a machine that did other work as well. An image counts as often as it is trained"
+    yield "on. Sleep sees the training images once, to measure activations, and no label. Gain: on"
+    yield "the mean over distortions, in points."
 
 
 def _fine_print(results: Results, note: str) -> str:
@@ -248,17 +250,20 @@ def _beside(start: str, printed: float, ours: Mapping[int, float]) -> str:
     return f"{start} | {printed:.3g} | {mean:.3g}{spread} | {mean - printed:+.2g} |"
 
 
-def _cost_table(results: Results) -> Iterator[str]:
-    yield "| method | seconds for a network | passes | gain on the mean, points | seconds a point |"
-    yield "|---|---|---|---|---|"
+def _cost_table(results: Results, images: int) -> Iterator[str]:
+    yield (
+        "| method | seconds for a network | images with labels | gain | seconds a point "
+        "| images a point |"
+    )
+    yield "|---|---|---|---|---|---|"
     for method in results.methods:
         found = results.cost(method)
-        seconds = {trial: cost[0] for trial, cost in found.items()}
-        passes = max(cost[1] for cost in found.values())
-        row = f"| {method} | {_spread(seconds, 1)} | {passes} |"
+        seconds = fmean(cost[0] for cost in found.values())
+        shown = images * max(cost[1] for cost in found.values())
+        row = f"| {method} | {_spread({t: cost[0] for t, cost in found.items()}, 1)} | {shown:,} |"
         if method == "baseline":
-            yield f"{row} | |"
+            yield f"{row} | | |"
             continue
         gain = difference(results.mean(method), results.mean("baseline")).mean
-        each = f"{fmean(seconds.values()) / gain:.1f}" if gain > 0 else "gains none"
+        each = f"{seconds / gain:.1f} | {shown / gain:,.0f}" if gain > 0 else "gains none |"
         yield f"{row} {gain:+.2f} | {each} |"
