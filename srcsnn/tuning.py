@@ -4,6 +4,7 @@ The paper found its Table II so (Delanois et al. 2023, Section 4): a genetic alg
 mean validation accuracy under distortions of one trial's network.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -155,12 +156,14 @@ def search(
             progress(candidates[-1], len(candidates), trials)
         return candidates[-1].mean
 
-    study = optuna.create_study(
-        direction="maximize",
-        sampler=optuna.samplers.NSGAIISampler(
-            population_size=population, seed=key(seed, "search") % 2**32
-        ),
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Children near their parents; the default swaps settings and seldom makes a new value.
+        crossover = optuna.samplers.nsgaii.SBXCrossover()
+    sampler = optuna.samplers.NSGAIISampler(
+        population_size=population, crossover=crossover, seed=key(seed, "search") % 2**32
     )
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     study.enqueue_trial(_as_parameters(start, space))
     study.optimize(attempt, n_trials=trials)
     return Search(baseline, tuple(candidates), clean_loss)
