@@ -10,8 +10,8 @@ class Adaptive:
     """A leaky neuron whose threshold rises by a fifth with each spike and falls back.
 
     `v <- decay * v + current`, a spike where `v > threshold * (1 + a)`, then
-    `a <- 0.9 * a + 0.2 * spike`. Source: Bellec et al. 2018, NeurIPS, Section 2 (LSNN), in units of
-    the threshold.
+    `a <- 0.9 * a + 0.2 * spike`. Source: the adaptive neurons of Bellec et al. 2018, NeurIPS,
+    with the rise in units of the threshold.
 
     Args:
         threshold: that of a rested neuron.
@@ -42,8 +42,8 @@ class Synaptic:
     """A leaky neuron whose input current fades instead of ending: half of it comes a step later.
 
     `i <- 0.5 * i + 0.5 * current`, `v <- decay * v + i`, a spike where `v > threshold`, then
-    `v <- 0`. The charge of a spike is that of `Leaky`. Source: Neftci et al. 2019, IEEE Signal
-    Processing Magazine 36(6), Eqs. 3 and 4.
+    `v <- 0`. The charge of a spike is that of `Leaky`. Source: the current-based neuron in discrete
+    time of Neftci et al. 2019, IEEE Signal Processing Magazine 36(6).
 
     Args:
         threshold: voltage that must be exceeded.
