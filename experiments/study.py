@@ -54,6 +54,7 @@ class Study:
         printed: those that hold what the paper prints and no more, if they are others.
         distortions: names and levels.
         precision: of all training.
+        nights: trials whose sleep is followed step by step, which costs more than all its measures.
     """
 
     data: str
@@ -66,6 +67,7 @@ class Study:
     distortions: dict[str, tuple[float, ...]]
     precision: Precision = "float32"
     printed: str | None = None
+    nights: int = 10
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -111,6 +113,7 @@ STUDIES = {
         tuning=replace(_CIFAR, epochs=10, learning_rate=0.15),
         config="paper-cifar10",
         printed="paper-cifar10-as-printed",
+        nights=2,
         distortions=_levels(),
         precision="bfloat16",
     ),
@@ -147,7 +150,7 @@ def targets(
         for method in methods:
             network = _Trial(study, sha256, trial).network(method)
             yield from _measures(study, network)
-            if method == "SRC":
+            if method == "SRC" and trial < study.nights:
                 yield _trajectory(study, network)
 
 
