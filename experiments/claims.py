@@ -11,7 +11,7 @@ from statistics import fmean
 from experiments.paper import GRADIENT_KL, GRADIENT_VARIANCE, OVERLAP
 from experiments.results import Results, difference
 from experiments.statistics import Paired
-from experiments.study import FINE_TUNED, PRINTED
+from experiments.study import EXACT, FINE_TUNED, PRINTED
 
 __all__ = ["Claim", "claims"]
 
@@ -147,7 +147,7 @@ def _fine_tuning(results: Results) -> Judgement:
         for method, names in FINE_TUNED.items()
         if len(names) == 1 and names[0] in results.study.distortions
     }
-    methods = [method for method in results.methods if method != PRINTED]
+    methods = [method for method in results.methods if method not in (PRINTED, EXACT)]
     if not {*own, "FT-all"} <= set(methods):
         return None
     trials = _common(results, methods)

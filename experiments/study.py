@@ -13,7 +13,7 @@ from srcsnn.errors import ConfigError
 from srcsnn.training import PROTOCOLS, Precision, Protocol
 
 __all__ = [
-    "ATTENDED", "CONFIGS", "FINE_TUNED", "METHODS", "PRINTED", "STUDIES", "Study",
+    "ATTENDED", "CONFIGS", "EXACT", "FINE_TUNED", "METHODS", "PRINTED", "STUDIES", "Study",
     "quick", "resolve_source", "targets",
 ]  # fmt: skip
 
@@ -35,8 +35,10 @@ CONFIGS = Path(__file__).parent / "configs"
 """A folder for each data set, with a TOML file for each variant of sleep beyond the paper's."""
 
 PRINTED = "SRC-as-printed"
-METHODS = ("baseline", "SRC", "SRC+FFF", "GradExp", "GradExp+FFF", *FINE_TUNED, PRINTED)
-"""Those of the paper's Section 5, as its tables call them, and sleep by what it prints alone."""
+EXACT = "baseline-float32"
+METHODS = ("baseline", "SRC", "SRC+FFF", "GradExp", "GradExp+FFF", *FINE_TUNED, PRINTED, EXACT)
+"""Those of the paper's Section 5, as its tables call them, sleep by what it prints alone, and the
+baseline trained in float32 where the others are not."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Study:
             for method in METHODS
             if all(name in self.distortions for name in FINE_TUNED.get(method, ()))
             and (method != PRINTED or self.printed is not None)
+            and (method != EXACT or self.precision != "float32")
         )
         return own + self.variants
 
@@ -164,6 +167,9 @@ class _Trial:
         """The cell whose result is the network of a method."""
         study = self.study
         if method == "baseline":
+            return self._cell("train", method, _protocol(study, study.protocol))
+        if method == EXACT:
+            study = replace(study, precision="float32")
             return self._cell("train", method, _protocol(study, study.protocol))
         if method == "GradExp":
             return self._cell("expand", method, {}, "baseline", "SRC")
