@@ -243,3 +243,16 @@ def test_a_night_that_is_looked_at_ends_like_one_that_is_not(digits, place, tmp_
     for name, change in last["change"].items():
         assert change == slept[name]["change"]
         assert last["rate"][name] == slept[name]["rate"]
+
+
+def test_where_training_is_in_half_precision_the_baseline_can_be_trained_in_float32():
+    assert study.EXACT not in study.STUDIES["mnist"].methods
+    cifar = study.STUDIES["cifar10"]
+    assert study.EXACT in cifar.methods
+    cells = {
+        method: next(study.targets(cifar, "0" * 64, [0], [method])).inputs[0]
+        for method in ("baseline", study.EXACT)
+    }
+    precisions = {method: cell.settings["precision"] for method, cell in cells.items()}
+    assert precisions == {"baseline": "bfloat16", study.EXACT: "float32"}
+    assert cells["baseline"].key != cells[study.EXACT].key
