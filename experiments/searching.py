@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from converters import Layers, spiking_layers
 from experiments.compute import Place, one_thread
 from experiments.study import CONFIGS, Study, targets
-from srcsnn.config import SleepConfig, load_config
+from srcsnn.config import load_config
 from srcsnn.distortions import DISTORTIONS
 from srcsnn.errors import ConfigError
 from srcsnn.files import write_text
@@ -33,7 +33,9 @@ def search_variant(
     results: Path,
     progress: Callable[[Candidate, int, int], None],
 ) -> Path:
-    """Searches settings, writes the best as a variant of the study and all as JSON.
+    """Searches settings, writes the best that it bred as a variant of the study, and all as JSON.
+
+    The published settings, which are tried first, are in the study already.
 
     Args:
         study: of the data set.
@@ -70,16 +72,8 @@ def search_variant(
             progress=progress,
         )
     write_text(results / f"{study.data}-{name}.json", json.dumps(_as_json(found), indent=1) + "\n")
-    if found.best is None:
-        raise ConfigError(f"none of {candidates} settings lose at most {found.clean_loss:.0%}")
     path = CONFIGS / study.data / f"{name}.toml"
-    head = (
-        f"# The best of {candidates} candidates of `python -m experiments search`: on validation\n"
-        f"# images {100 * found.best.mean:.2f} % under distortions (baseline "
-        f"{100 * found.baseline.mean():.2f}), {100 * found.best.clean:.2f} % clean "
-        f"({100 * found.baseline.clean:.2f}).\n"
-    )
-    write_text(path, head + _as_toml(found.best.config))
+    write_text(path, _as_toml(found))
     return path
 
 
@@ -93,7 +87,24 @@ def _as_json(found: Search) -> dict[str, Any]:
     }
 
 
-def _as_toml(config: SleepConfig) -> str:
+def _as_toml(found: Search) -> str:
+    """The best settings that the search came upon itself, with what it knows of them."""
+    start, *bred = found.candidates
+    best = replace(found, candidates=tuple(bred)).best
+    if best is None:
+        raise ConfigError(f"all of {len(bred)} settings lose more than {found.clean_loss:.0%}")
+    rows = {
+        "before sleep": (found.baseline.mean(), found.baseline.clean),
+        "start": (start.mean, start.clean),
+        "these": (best.mean, best.clean),
+    }
+    lines = [f"# The best of {len(bred)} candidates of `python -m experiments search`."]
+    lines += [
+        f"# {name}: {100 * mean:.2f} % of validation images under distortions, "
+        f"{100 * clean:.2f} % clean"
+        for name, (mean, clean) in rows.items()
+    ]
     # Numbers, words and lists of them are written alike in JSON and TOML.
-    settings = config.model_dump(exclude_unset=True) | {"neuron": "leaky"}
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+    settings = best.config.model_dump(exclude_unset=True) | {"neuron": "leaky"}
+    lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    return "\n".join(lines) + "\n"
