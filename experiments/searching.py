@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from converters import Layers, spiking_layers
 from experiments.compute import Place, one_thread
@@ -71,20 +70,24 @@ def search_variant(
             distortions=[DISTORTIONS[distortion] for distortion in study.distortions],
             progress=progress,
         )
-    write_text(results / f"{study.data}-{name}.json", json.dumps(_as_json(found), indent=1) + "\n")
+    write_text(results / f"{study.data}-{name}.json", _as_json(found))
     path = CONFIGS / study.data / f"{name}.toml"
     write_text(path, _as_toml(found))
     return path
 
 
-def _as_json(found: Search) -> dict[str, Any]:
-    return {
-        "baseline": {"clean": found.baseline.clean, "mean": found.baseline.mean()},
-        "clean_loss": found.clean_loss,
-        "candidates": [
-            asdict(each) | {"config": each.config.model_dump()} for each in found.candidates
-        ],
-    }
+def _as_json(found: Search) -> str:
+    """All candidates, a line each."""
+    baseline = json.dumps({"clean": found.baseline.clean, "mean": found.baseline.mean()})
+    candidates = (
+        json.dumps(asdict(each) | {"config": each.config.model_dump(exclude_unset=True)})
+        for each in found.candidates
+    )
+    return (
+        f'{{"baseline": {baseline}, "clean_loss": {found.clean_loss}, "candidates": [\n'
+        + ",\n".join(candidates)
+        + "\n]}\n"
+    )
 
 
 def _as_toml(found: Search) -> str:
