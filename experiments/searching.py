@@ -32,9 +32,7 @@ def search_variant(
     results: Path,
     progress: Callable[[Candidate, int, int], None],
 ) -> Path:
-    """Searches settings, writes the best that it bred as a variant of the study, and all as JSON.
-
-    The published settings, which are tried first, are in the study already.
+    """Searches settings, writes the best as a variant of the study and all as JSON.
 
     Args:
         study: of the data set.
@@ -72,7 +70,9 @@ def search_variant(
         )
     write_text(results / f"{study.data}-{name}.json", _as_json(found))
     path = CONFIGS / study.data / f"{name}.toml"
-    write_text(path, _as_toml(found))
+    # Where nothing was added to the published settings, they are in the study already.
+    tried = found.candidates if more else found.candidates[1:]
+    write_text(path, _as_toml(found, replace(found, candidates=tried).best))
     return path
 
 
@@ -90,18 +90,17 @@ def _as_json(found: Search) -> str:
     )
 
 
-def _as_toml(found: Search) -> str:
-    """The best settings that the search came upon itself, with what it knows of them."""
-    start, *bred = found.candidates
-    best = replace(found, candidates=tuple(bred)).best
+def _as_toml(found: Search, best: Candidate | None) -> str:
+    """Settings, with what the search knows of them."""
+    tried, start = len(found.candidates), found.candidates[0]
     if best is None:
-        raise ConfigError(f"all of {len(bred)} settings lose more than {found.clean_loss:.0%}")
+        raise ConfigError(f"all of {tried} settings lose more than {found.clean_loss:.0%}")
     rows = {
         "before sleep": (found.baseline.mean(), found.baseline.clean),
         "start": (start.mean, start.clean),
         "these": (best.mean, best.clean),
     }
-    lines = [f"# The best of {len(bred)} candidates of `python -m experiments search`."]
+    lines = [f"# The best of {tried} candidates of `python -m experiments search`."]
     lines += [
         f"# {name}: {100 * mean:.2f} % of validation images under distortions, "
         f"{100 * clean:.2f} % clean"
