@@ -52,7 +52,8 @@ def write_report(studies: Sequence[Results], places: Mapping[str, Place], docs: 
         if any(results.records("trajectory", "SRC")):
             night_curves(results, images / f"{name}-night.png")
         for path in searches.glob(f"{name}-*.json"):
-            search_figure(path, images / f"{path.stem}.png", f"{name}: {path.stem}")
+            variant = path.stem.removeprefix(f"{name}-")
+            search_figure(path, images / f"{path.stem}.png", f"{name}: search for SRC-{variant}")
         _draw_attention(results, places[name], images / f"{name}-attention.png")
         write_text(docs / "results" / f"{name}.csv", tidy(results))
         count = len(places[name].images.train)
