@@ -79,7 +79,7 @@ def search_figure(found: Path, path: Path, title: str) -> None:
     right.axhline(100 * baseline["mean"], color="black", linewidth=1, linestyle=":",
                   label="before sleep")  # fmt: skip
     right.set_xlabel("candidates tried")
-    right.legend(frameon=False, fontsize=8, loc="lower right")
+    right.legend(framealpha=0.9, edgecolor="none", fontsize=8, loc="lower right")
     for panel in (left, right):
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
