@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from experiments.cells import Cell
-from experiments.compute import Place
 from experiments.images import images_of
+from experiments.place import Place
 from experiments.report import write_report
 from experiments.results import Results
 from experiments.schedule import Finished, cluster, run_here, run_on

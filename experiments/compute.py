@@ -5,7 +5,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,54 +13,23 @@ import torch
 from torch import Tensor, nn
 
 import srcsnn
-from converters import to_ann
 from experiments.attention import attention_maps, overlap
 from experiments.cells import Cell, Kind
 from experiments.gradients import expand, fit_gradient, matching_expansion
-from experiments.images import Images, images_of
-from experiments.store import Models, Record
-from srcsnn import PoissonMean, load_config, prepare
+from experiments.night import trajectory
+from experiments.place import Place, distortions_of
+from experiments.store import Record
 from srcsnn.checkpoints import versions
-from srcsnn.consolidation import run
-from srcsnn.distortions import DISTORTIONS, Distortion
 from srcsnn.errors import SrcsnnError
 from srcsnn.models import ARCHITECTURES
 from srcsnn.noise import Noise
-from srcsnn.report import SpikeCounter, report_layer
 from srcsnn.seeding import stream
 from srcsnn.training import Protocol, initialize, train
 
-__all__ = ["Place", "compute", "one_thread"]
+__all__ = ["compute", "one_thread"]
 
 Result = tuple[nn.Module | None, dict[str, Any]]
 """The network, if the cell gives one, and its numbers. Any: JSON."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a worker finds what it needs.
-
-    Attributes:
-        source: the data set, for `srcsnn.load_images`.
-        folder: for networks and decoded images; the same for all workers.
-    """
-
-    source: str
-    folder: Path
-
-    @property
-    def models(self) -> Models:
-        """The networks of finished cells."""
-        return Models(self.folder)
-
-    @property
-    def images(self) -> Images:
-        """The data set."""
-        return images_of(self.source, self.folder)
-
-    def network(self, cell: Cell) -> nn.Module:
-        """The network of a finished cell."""
-        return self.models.load(cell, ARCHITECTURES[cell.settings["architecture"]]())
 
 
 @contextmanager
@@ -137,7 +105,7 @@ def _fine_tune(cell: Cell, place: Place) -> Result:
 
     With several distortions each image of a copy draws which of them it gets.
     """
-    clean, labels, chosen = place.images.train, place.images.train_labels, _distortions(cell)
+    clean, labels, chosen = place.images.train, place.images.train_labels, distortions_of(cell)
     drawn = stream(cell.trial, "fine-tune", *(d.name for d in chosen))
     ranks = len(chosen[0].levels)
     copies = torch.empty(1 + ranks, *clean.shape)
@@ -172,7 +140,7 @@ def _evaluate(cell: Cell, place: Place) -> Result:
         place.network(cell.inputs[0]),
         images.test,
         images.test_labels,
-        distortions=[] if clean else _distortions(cell),
+        distortions=[] if clean else distortions_of(cell),
         seed=cell.trial,
     )
     found = counts.cells if clean else counts.cells[1:]
@@ -192,64 +160,13 @@ def _attention(cell: Cell, place: Place) -> Result:
     images, labels = place.images.test[first], place.images.test_labels[first]
     layer = list(_convolutions(model))[-1]
     found: dict[str, list[float]] = {}
-    for distortion in _distortions(cell):
+    for distortion in distortions_of(cell):
         found[distortion.name] = []
         for level in distortion.levels:
             noise = Noise(cell.trial, distortion.name, level, range(len(images)))
             maps = attention_maps(model, layer, distortion(images, level, noise), labels)
             found[distortion.name].append(float(overlap(maps, images).mean()))
     return None, {"layer": layer, "overlap": found}
-
-
-def _trajectory(cell: Cell, place: Place) -> Result:
-    """The night of the sleep cell, with the network measured again and again on its way."""
-    model, settings = place.network(cell.inputs[0]), cell.settings
-    images, labels = (
-        x[: settings["images"]] for x in (place.images.test, place.images.test_labels)
-    )
-    config = load_config(settings["config"])
-    snn = prepare(model, place.images.train, config)
-    before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
-    replay = PoissonMean(
-        place.images.train.mean(0),
-        max_rate_hz=config.max_rate_hz,
-        dt_s=config.dt_s,
-        rate_factor=config.rate_factor,
-    )
-    every = max(1, config.steps // settings["snapshots"])
-    counter = SpikeCounter()
-    found: list[dict[str, Any]] = []  # Any: JSON
-
-    def look(step: int, steps: int) -> None:
-        if step % every and step < steps:
-            return
-        counts = srcsnn.evaluate(
-            to_ann(snn, model), images, labels, distortions=_distortions(cell), seed=cell.trial
-        )
-        layers = [
-            report_layer(u, before[u.name], counter.counts[u.name] / step, config.dt_s)
-            for u in snn.units
-            if step
-        ]
-        found.append({
-            "step": step,
-            "clean": counts.clean,
-            "mean": counts.mean(),
-            "rate": {layer.name: layer.rate for layer in layers},
-            "change": {layer.name: layer.change for layer in layers},
-        })  # fmt: skip
-
-    look(0, config.steps)
-    run(
-        snn,
-        replay,
-        config.make_rule(),
-        steps=config.steps,
-        generator=stream(cell.trial, "sleep"),
-        observers=[counter.see],
-        progress=look,
-    )
-    return None, {"snapshots": found}
 
 
 def _trained(cell: Cell, model: nn.Module, images: Tensor, labels: Tensor) -> Result:
@@ -269,15 +186,6 @@ def _trained(cell: Cell, model: nn.Module, images: Tensor, labels: Tensor) -> Re
 def _convolutions(model: nn.Module) -> dict[str, Tensor]:
     """The weights of the convolutions by the names of their layers, in order."""
     return {name: m.weight for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
-
-
-def _distortions(cell: Cell) -> list[Distortion]:
-    """Those of the settings, at the levels of the settings."""
-    settings = cell.settings
-    levels = settings.get("distortions") or {settings["distortion"]: settings["levels"]}
-    # Any: replace keeps the type, which the protocol cannot say.
-    known: Mapping[str, Any] = DISTORTIONS
-    return [replace(known[name], levels=tuple(found)) for name, found in levels.items()]
 
 
 @cache
@@ -311,5 +219,5 @@ _FUNCTIONS: Mapping[Kind, Callable[[Cell, Place], Result]] = {
     "evaluate": _evaluate,
     "gradients": _gradients,
     "attention": _attention,
-    "trajectory": _trajectory,
+    "trajectory": lambda cell, place: (None, {"snapshots": trajectory(cell, place)}),
 }

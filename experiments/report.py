@@ -7,7 +7,6 @@ from statistics import fmean, pstdev
 from experiments.beyond import search_figure, variant_lines
 from experiments.cells import in_order
 from experiments.claims import claims
-from experiments.compute import Place
 from experiments.figures import (
     accuracy_curves,
     accuracy_heat_map,
@@ -16,6 +15,7 @@ from experiments.figures import (
     night_curves,
 )
 from experiments.paper import EXPANSION, GRADIENT_KL, GRADIENT_VARIANCE, OVERLAP
+from experiments.place import Place
 from experiments.results import Results, difference, tidy
 from experiments.statistics import holm, stars
 from experiments.study import ATTENDED, FOLLOWED

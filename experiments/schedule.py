@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from experiments.cells import Cell
-from experiments.compute import Place, compute
+from experiments.compute import compute
+from experiments.place import Place
 from experiments.store import Ledger, Record
 from srcsnn.errors import SrcsnnError
 

@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from converters import Layers, spiking_layers
-from experiments.compute import Place, one_thread
+from experiments.compute import one_thread
+from experiments.place import Place
 from experiments.study import CONFIGS, Study, targets
 from srcsnn.config import load_config
 from srcsnn.distortions import DISTORTIONS

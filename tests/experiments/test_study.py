@@ -13,8 +13,9 @@ import torch
 from experiments import schedule, study
 from experiments.__main__ import main
 from experiments.cells import in_order
-from experiments.compute import Place, compute
+from experiments.compute import compute
 from experiments.images import images_of
+from experiments.place import Place
 from experiments.store import Ledger, missing
 from srcsnn.errors import SrcsnnError
 from srcsnn.training import Protocol

@@ -5,8 +5,8 @@ import torch
 
 from experiments import schedule, searching, study
 from experiments.beyond import search_figure, variant_lines
-from experiments.compute import Place
 from experiments.neurons import Adaptive, Synaptic
+from experiments.place import Place
 from experiments.results import Results
 from experiments.searching import search_variant
 from experiments.store import Ledger, missing

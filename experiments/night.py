@@ -1,0 +1,65 @@
+"""A night that is looked at on its way: accuracy, rates and weight change after every few steps."""
+
+from typing import Any
+
+import srcsnn
+from converters import to_ann
+from experiments.cells import Cell
+from experiments.place import Place, distortions_of
+from srcsnn import PoissonMean, load_config, prepare
+from srcsnn.consolidation import run
+from srcsnn.report import SpikeCounter, report_layer
+from srcsnn.seeding import stream
+
+__all__ = ["trajectory"]
+
+
+def trajectory(cell: Cell, place: Place) -> list[dict[str, Any]]:  # Any: JSON
+    """The night of the sleep cell, with the network measured again and again on its way."""
+    model, settings = place.network(cell.inputs[0]), cell.settings
+    images, labels = (
+        x[: settings["images"]] for x in (place.images.test, place.images.test_labels)
+    )
+    config = load_config(settings["config"])
+    snn = prepare(model, place.images.train, config)
+    before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
+    replay = PoissonMean(
+        place.images.train.mean(0),
+        max_rate_hz=config.max_rate_hz,
+        dt_s=config.dt_s,
+        rate_factor=config.rate_factor,
+    )
+    every = max(1, config.steps // settings["snapshots"])
+    counter = SpikeCounter()
+    found: list[dict[str, Any]] = []  # Any: JSON
+
+    def look(step: int, steps: int) -> None:
+        if step % every and step < steps:
+            return
+        counts = srcsnn.evaluate(
+            to_ann(snn, model), images, labels, distortions=distortions_of(cell), seed=cell.trial
+        )
+        layers = [
+            report_layer(u, before[u.name], counter.counts[u.name] / step, config.dt_s)
+            for u in snn.units
+            if step
+        ]
+        found.append({
+            "step": step,
+            "clean": counts.clean,
+            "mean": counts.mean(),
+            "rate": {layer.name: layer.rate for layer in layers},
+            "change": {layer.name: layer.change for layer in layers},
+        })  # fmt: skip
+
+    look(0, config.steps)
+    run(
+        snn,
+        replay,
+        config.make_rule(),
+        steps=config.steps,
+        generator=stream(cell.trial, "sleep"),
+        observers=[counter.see],
+        progress=look,
+    )
+    return found
