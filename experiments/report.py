@@ -17,6 +17,7 @@ from experiments.figures import (
 from experiments.paper import EXPANSION, GRADIENT_KL, GRADIENT_VARIANCE, OVERLAP
 from experiments.place import Place
 from experiments.results import Results, difference, tidy
+from experiments.searching import LINEAR_THRESHOLD
 from experiments.statistics import holm, stars
 from experiments.study import ATTENDED, FOLLOWED
 from srcsnn.files import write_text
@@ -148,7 +149,8 @@ def _page(results: Results, note: str, images: int, searches: Path) -> Iterator[
     for path in sorted(searches.glob(f"{name}-*.json")):
         yield f"![Candidates of the search](../images/results/{path.stem}.png)\n"
         yield f"*The search for SRC-{path.stem.removeprefix(f'{name}-')}, on 2,000 training images"
-        yield "of trial 0. The first candidate is the published settings.*\n"
+        yield "of trial 0. The first candidate is the published settings, with a threshold of"
+        yield f"{LINEAR_THRESHOLD:g} for linear layers where they spike.*\n"
     yield "## What it costs\n"
     yield from _cost_table(results, images)
     yield f"\n{fine_print} From the baseline on: sleep, then fitting the head. Seconds are of one"
