@@ -194,6 +194,7 @@ def _commit() -> str:
     root = Path(__file__).parents[1]
 
     def git(*words: str) -> str:
+        # S603: the words are our own, none is a user's.
         command = ["git", "-C", str(root), *words, "--", "converters", "srcsnn", "experiments"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
 

@@ -65,14 +65,14 @@ def cluster(workers: int | None, scheduler: str | None) -> "Iterator[Client]":
     from distributed import Client, LocalCluster
 
     if scheduler is None:
-        local = LocalCluster(  # type: ignore[no-untyped-call]
+        local = LocalCluster(  # type: ignore[no-untyped-call]  # Dask
             n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0
         )
-        with local, Client(local) as client:  # type: ignore[no-untyped-call]
+        with local, Client(local) as client:  # type: ignore[no-untyped-call]  # Dask
             yield client
         return
     try:
-        client = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
+        client = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]  # Dask
     except (OSError, ValueError) as cause:
         raise SrcsnnError(
             f"--scheduler {scheduler}: no Dask scheduler answers ({cause}); start one with "
@@ -105,7 +105,7 @@ def run_on(
         )
     keys = {future.key: key for key, future in futures.items()}
     problems = []
-    for future in as_completed(futures.values()):  # type: ignore[no-untyped-call]
+    for future in as_completed(futures.values()):  # type: ignore[no-untyped-call]  # Dask
         cell = by_key[keys[future.key]]
         try:
             # Waits once more where a finished result was lost with its worker.

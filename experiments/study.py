@@ -25,6 +25,8 @@ FINE_TUNED = {
     "FT-all": (),  # all of the study
 }
 ATTENTIVE = ("baseline", "SRC", "SRC+FFF", "GradExp", "GradExp+FFF", "SRC-as-printed")
+"""Methods whose attention is measured: the paper's Table VI, and sleep by what it prints alone."""
+
 ATTENDED = 2000
 """Test images whose attention is measured, the first ones."""
 
