@@ -110,21 +110,22 @@ class ConvSynapse:
         post = _counting(post)
         if not self._padded:
             return post.sum(self._all_but_channels, keepdim=True).transpose(0, 1)
-        # Whether a kernel's weight meets the image or the padding is decided axis by axis.
-        counts = post.sum(0)
-        for there in self._inside(pre.shape[2:], counts):
-            counts = torch.tensordot(counts, there, dims=([1], [0]))
-        return counts.unsqueeze(1)
+        # Whether a kernel's weight meets the image or the padding is decided axis by axis: each
+        # product takes the last axis, of positions, away and puts the kernel's in front.
+        counts = post
+        for there in reversed(self._inside(pre.shape[2:], counts)):
+            counts = (there @ counts.flatten(0, -2).T).view(-1, *counts.shape[:-1])
+        return counts.sum(-2).movedim(-1, 0).unsqueeze(1)
 
     def _inside(self, image: torch.Size, like: Tensor) -> list[Tensor]:
-        """For each axis, (positions, kernel): 1 where that weight lies on the image, else 0."""
+        """For each axis, (kernel, positions): 1 where that weight lies on the image, else 0."""
         key = (image, like.dtype, like.device)
         if key not in self._there:
             self._there[key] = []
             for axis, size in enumerate(image):
-                first = torch.arange(like.shape[1 + axis]) * self.stride[axis] - self._before[axis]
+                first = torch.arange(like.shape[2 + axis]) * self.stride[axis] - self._before[axis]
                 offset = torch.arange(self.kernel_size[axis]) * self.dilation[axis]
-                where = first[:, None] + offset
+                where = first + offset[:, None]
                 self._there[key].append(((where >= 0) & (where < size)).to(like))
         return self._there[key]
 

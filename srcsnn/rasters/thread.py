@@ -15,7 +15,8 @@ from srcsnn.rasters.writer import Block, Copy, RasterFile
 View = Callable[[npt.NDArray[np.bool_]], Iterable[Any]]
 """An array's rows, the same memory, as what has `copy_`, such as tensors. `Any`: of any library."""
 
-_BLOCKS = 2  # one is filled while the other is written
+_BLOCKS = 2
+"""One is filled while the other is written."""
 
 
 class WriterThread:
@@ -37,19 +38,21 @@ class WriterThread:
         self.file = file
         self.error: BaseException | None = None
         self._next_row = 0
+        self._make_block = partial(_block, layers, steps, view)
+        self._to_make = _BLOCKS  # when they are needed: a short run does with one
         self._full: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
         self._empty: queue.SimpleQueue[Block] = queue.SimpleQueue()
-        for _ in range(_BLOCKS):
-            spikes = {layer.name: np.empty((steps, *layer.shape), np.bool_) for layer in layers}
-            rows = {name: _copies(buffer[:, None], view) for name, buffer in spikes.items()}
-            self._empty.put(Block(0, np.empty(steps, np.int64), spikes, rows))
         # A daemon, so that a recorder that nobody closed does not keep the interpreter alive.
         self._thread = threading.Thread(target=self._run, name="raster-writer", daemon=True)
         self._thread.start()
 
     def empty_block(self) -> Block:
         """A block to fill; waits while both are being written."""
-        block = self._empty.get()
+        if self._to_make:
+            self._to_make -= 1
+            block = self._make_block()
+        else:
+            block = self._empty.get()
         block.first, block.filled = self._next_row, 0
         return block
 
@@ -72,6 +75,12 @@ class WriterThread:
                 except BaseException as error:  # raised again in the caller
                     self.error = error
             self._empty.put(block)
+
+
+def _block(layers: tuple[LayerLayout, ...], steps: int, view: View | None) -> Block:
+    spikes = {layer.name: np.empty((steps, *layer.shape), np.bool_) for layer in layers}
+    rows = {name: _copies(buffer[:, None], view) for name, buffer in spikes.items()}
+    return Block(0, np.empty(steps, np.int64), spikes, rows)
 
 
 def _copies(buffer: npt.NDArray[np.bool_], view: View | None) -> list[Copy]:
