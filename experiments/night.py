@@ -40,7 +40,7 @@ def trajectory(cell: Cell, place: Place) -> list[dict[str, Any]]:  # Any: JSON
             to_ann(snn, model), images, labels, distortions=distortions_of(cell), seed=cell.trial
         )
         layers = [
-            report_layer(u, before[u.name], counter.counts[u.name] / step, config.dt_s)
+            report_layer(u, before[u.name], counter.counts[u.layer.name] / step, config.dt_s)
             for u in snn.units
             if step
         ]

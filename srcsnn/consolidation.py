@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters import Neuron, Scale, SpikingNetwork, spiking_layers, to_ann, to_snn
+from converters import Neuron, Scale, SpikingNetwork, Unit, spiking_layers, to_ann, to_snn
 from srcsnn.config import SleepConfig, load_config
 from srcsnn.datasets import check_images
 from srcsnn.errors import ConfigError, SleepError
@@ -22,6 +22,7 @@ from srcsnn.plasticity import Rule, plastic
 from srcsnn.plugins import resolve
 from srcsnn.rasters import (
     HDF5Recorder,
+    LayerKind,
     LayerLayout,
     RasterLayout,
     RecordPolicy,
@@ -188,7 +189,7 @@ def sleep(
             raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
     counts = counter.counts or _recorded(recorder)
     layers = tuple(
-        report_layer(u, before[u.name], counts[u.name] / config.steps, config.dt_s)
+        report_layer(u, before[u.name], counts[u.layer.name] / config.steps, config.dt_s)
         for u in snn.units
     )
     return SleepResult(
@@ -239,7 +240,7 @@ def run(
         steps: number of time steps.
         generator: of the input spikes, on the CPU.
         observers: after every step each is called with a layer's name and its spikes (B, ...),
-            "input" first, then every unit in network order. Tensors are made in inference mode.
+            "input" first, then every layer in network order. Tensors are made in inference mode.
         progress: called after every step with the steps done and the steps in all.
     """
     spikes: dict[str, Tensor] = {}
@@ -262,15 +263,22 @@ def _layout(
 ) -> RasterLayout:
     shapes = snn.shapes(image)
     layers = [LayerLayout(INPUT, image, "input", threshold=None, decay=None)]
-    for unit in snn.units:
-        neuron = unit.neurons.neuron
+    for layer in snn.layers:
+        neuron = layer.neurons.neuron
         layers.append(
             LayerLayout(
-                unit.name,
-                shapes[unit.name],
-                "linear" if isinstance(unit.synapse.operator, nn.Linear) else "conv",
+                layer.name,
+                shapes[layer.name],
+                _kind([unit for unit in snn.units if unit.layer is layer]),
                 threshold=getattr(neuron, "threshold", None),
                 decay=getattr(neuron, "decay", None),
             )
         )
     return RasterLayout(tuple(layers), config.steps, config.dt_s, notes)
+
+
+def _kind(units: Sequence[Unit]) -> LayerKind:
+    """What drives a layer: its first synapse, or shortcuts alone."""
+    if not units:
+        return "sum"
+    return "linear" if isinstance(units[0].synapse.operator, nn.Linear) else "conv"
