@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from converters import Neuron, Scale, SpikingNetwork, Unit, spiking_layers, to_ann, to_snn
 from srcsnn.config import SleepConfig, load_config
 from srcsnn.datasets import check_images
-from srcsnn.errors import ConfigError, SleepError
+from srcsnn.errors import ConfigError, ConformanceError, SleepError
 from srcsnn.memory import keep_freed
 from srcsnn.models import check_takes
-from srcsnn.neurons import NEURONS
+from srcsnn.neurons import LIF, NEURONS
 from srcsnn.plasticity import Rule, plastic
 from srcsnn.plugins import resolve
 from srcsnn.rasters import (
@@ -32,6 +32,7 @@ from srcsnn.rasters import (
 from srcsnn.replay import PoissonMean, Replay
 from srcsnn.report import Report, SpikeCounter, report_layer
 from srcsnn.seeding import stream
+from srcsnn.testing import check_neuron
 
 __all__ = ["SleepResult", "prepare", "run", "sleep"]
 
@@ -79,6 +80,7 @@ def prepare(
 
     Raises:
         ConfigError: if there is not one threshold for each spiking layer.
+        ConformanceError: if a neuron of your own is not what the network needs.
         DatasetError: if the images are not what the network takes.
         SleepError: if a weight is not finite.
         ConversionError: if the network cannot be converted.
@@ -89,6 +91,7 @@ def prepare(
     bad = [name for name, weights in model.named_parameters() if not weights.isfinite().all()]
     if bad:
         raise SleepError(f"weights are NaN or infinite before sleep: {', '.join(bad)}")
+    own = neuron is not None or config.neuron not in NEURONS
     if neuron is None:
         names = spiking_layers(model, config.layers)
         if len(names) != len(config.thresholds):
@@ -96,9 +99,9 @@ def prepare(
                 f"thresholds: {len(config.thresholds)} given for {len(names)} spiking layers "
                 f"({', '.join(names)})"
             )
-        make = resolve(config.neuron, NEURONS, "neuron")
+        make = resolve(config.neuron, NEURONS, "neuron", group="srcsnn.neurons")
         neuron = [make(threshold, config.decay) for threshold in config.thresholds]
-    return to_snn(
+    snn = to_snn(
         model,
         images if scales is None else scales,
         neuron=neuron,
@@ -107,6 +110,23 @@ def prepare(
         coefficient=config.coefficient,
         bias=config.bias,
     )
+    if own:
+        _check_neurons(snn, tuple(images.shape[1:]))
+    return snn
+
+
+def _check_neurons(snn: SpikingNetwork, image: tuple[int, ...]) -> None:
+    """Raises ConformanceError, with the layer's name, for models that are no neurons."""
+    models = [layer.neurons.neuron for layer in snn.layers]
+    for layer in snn.layers:  # shapes are found with one that is known to work
+        layer.neurons.neuron = LIF(threshold=1.0, decay=0.0)
+    shapes = snn.shapes(image)
+    for layer, model in zip(snn.layers, models, strict=True):
+        layer.neurons.neuron = model
+        try:
+            check_neuron(model, (1, *shapes[layer.name]))
+        except ConformanceError as error:
+            raise ConformanceError(f"{layer.name}: {error}") from error
 
 
 def sleep(
@@ -145,7 +165,8 @@ def sleep(
         scales: what `converters.measure` found in these images, for many sleeps of one network.
 
     Raises:
-        ConfigError, ConversionError, DatasetError, RasterError: as the parts that find fault.
+        ConfigError, ConformanceError, ConversionError, DatasetError, RasterError: as the parts that
+            find fault.
         SleepError: if a weight is not finite in the end.
     """
     config = load_config(config)
