@@ -130,7 +130,7 @@ FAULTS = {
     "bare": "must return a pair",
     "nan": "spikes are NaN",
     "silent": "it never fires",
-    "fails": "a step fails with AttributeError",
+    "fails": "it fails with AttributeError",
 }
 
 
