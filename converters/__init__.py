@@ -3,16 +3,27 @@
 Knows torch and nothing about sleep, snnTorch, files or the command line.
 """
 
-from converters.conversion import Bias, measure, spiking_layers, to_ann, to_snn
+from converters.assembly import Bias
+from converters.conversion import measure, spiking_layers, to_ann, to_snn
 from converters.errors import ConversionError
 from converters.normalization import Diehl, Legacy, Normalization, Percentile, Scale
 from converters.sites import Layers
-from converters.spiking import Listener, Neuron, Neurons, SpikingNetwork, Synapse, Unit, listening
+from converters.spiking import (
+    Layer,
+    Listener,
+    Neuron,
+    Neurons,
+    SpikingNetwork,
+    Synapse,
+    Unit,
+    listening,
+)
 
 __all__ = [
     "Bias",
     "ConversionError",
     "Diehl",
+    "Layer",
     "Layers",
     "Legacy",
     "Listener",

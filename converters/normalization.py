@@ -19,19 +19,25 @@ _BATCH_NUMBERS = 2**18
 
 @dataclass(frozen=True)
 class Scale:
-    """How a layer's weighted input becomes the current into its neurons.
+    """The scale of a layer of neurons.
 
     Attributes:
-        below: what the layer below was divided by; 1 for images.
-        largest: lambda, the layer's own largest value.
+        largest: lambda, the largest value of the activations that its spikes stand for.
+        carried: what a spike of it is worth to the layers above: lambda, or what the recursion
+            makes of it. 1 for images.
     """
 
-    below: float
     largest: float
+    carried: float
 
-    def alpha(self, coefficient: float) -> float:
-        """The factor on `W * s`; that on the bias is `alpha / below`."""
-        return coefficient * self.below / self.largest
+    def alpha(self, coefficient: float, below: float) -> float:
+        """The factor on `W * s`; that on the bias is `alpha / below`.
+
+        Args:
+            coefficient: of the whole network.
+            below: what the spikes s are worth, `carried` of their layer.
+        """
+        return coefficient * below / self.largest
 
 
 class Normalization(Protocol):
@@ -172,20 +178,19 @@ def measure_scales(
             meter.histogram = torch.zeros(10_000, dtype=torch.float64)
         _run(metered, images)
     scales: dict[str, Scale] = {}
-    carried: dict[str | None, float] = {
-        None: 1.0
-    }  # what the images are carried on with: they lie in [0, 1]
+    carried: dict[str | None, float] = {None: 1.0}  # images lie in [0, 1]
     for site, meter in zip(sites, meters, strict=True):
-        weight = float(network.get_parameter(f"{site.name}.weight").max())
+        weights = [network.get_parameter(f"{b.synapse}.weight") for b in site.branches if b.synapse]
+        weight = max((float(each.max()) for each in weights), default=0.0)
         largest = normalization.largest(meter.read(normalization.percentile), weight)
         if largest <= 0:
             raise ConversionError(
                 f"{site.name}: silent for all {len(images)} images, so it has no scale; "
                 "give other images or leave the layer out"
             )
-        below = carried[site.below]
+        below = max(carried[source] for source in site.sources)
         carried[site.name] = normalization.carry(largest, below)
-        scales[site.name] = Scale(below, largest)
+        scales[site.name] = Scale(largest, carried[site.name])
     return scales
 
 

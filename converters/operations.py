@@ -16,14 +16,17 @@ __all__ = [
     "classify",
     "describe",
     "is_convolution",
+    "is_identity",
     "is_normalization",
+    "operands",
 ]
 
 SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 SUPPORTED = (
-    "Conv1d/2d/3d and Linear (zero padding, any stride, dilation, groups), ReLU, "
-    "Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape, Dropout, Identity, "
-    "a mean/std normalisation in front of the first layer"
+    "Conv1d/2d/3d and Linear (zero padding, any stride, dilation, groups), BatchNorm straight "
+    "behind them, ReLU, ReLU6, Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape, Dropout, "
+    "Identity, sums and concatenations of branches, a mean/std normalisation in front of the "
+    "first layer"
 )
 
 
@@ -37,13 +40,17 @@ class Kind(Enum):
     RELU = auto()  # becomes neurons
     PASS = auto()  # commutes with ReLU, spikes stay spikes: reshape, max-pool, identity
     AVERAGE = auto()  # spikes become shares of spikes, does not commute with ReLU
+    JOIN = auto()  # puts branches beside each other, commutes with ReLU
+    SUM = auto()  # adds branches: neurons stand behind it
     OUTPUT = auto()
     UNSUPPORTED = auto()
 
 
+_IDENTITIES = (
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+)  # fmt: skip
 _PASSING = (
-    nn.Identity, nn.Flatten, nn.Unflatten,
-    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    *_IDENTITIES, nn.Flatten, nn.Unflatten,
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
     nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
@@ -52,7 +59,8 @@ _AVERAGING = (
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
 )  # fmt: skip
 _FUNCTIONS: dict[Any, Kind] = {
-    **dict.fromkeys([F.relu, F.relu_, torch.relu, torch.relu_], Kind.RELU),
+    **dict.fromkeys([F.relu, F.relu_, F.relu6, torch.relu, torch.relu_], Kind.RELU),
+    **dict.fromkeys([torch.cat, torch.concat, torch.concatenate], Kind.JOIN),
     **dict.fromkeys(
         [
             torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze,
@@ -79,9 +87,11 @@ _METHODS: dict[str, Kind] = {
     "mean": Kind.AVERAGE,
 }
 _SIZES = ("size", "dim")
-_ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv, operator.neg,
-               torch.add, torch.sub, torch.mul, torch.div, torch.neg,
-               "add", "sub", "mul", "div", "neg"}  # fmt: skip
+_ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+_ARITHMETIC = _ADDITIONS | {
+    operator.sub, operator.mul, operator.truediv, operator.neg,
+    torch.sub, torch.mul, torch.div, torch.neg, "sub", "mul", "div", "neg",
+}  # fmt: skip
 _DIVISIONS = {operator.truediv, torch.div, "div"}
 _CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d,
                  F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}  # fmt: skip
@@ -128,6 +138,8 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         return Kind.UNSUPPORTED
     else:
         kind = _FUNCTIONS.get(node.target, Kind.UNSUPPORTED)
+    if kind is Kind.JOIN and any(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes):
+        return Kind.UNSUPPORTED
     if kind is Kind.AFFINE and kinds[node.all_input_nodes[0]] not in (Kind.INPUT, Kind.AFFINE):
         return Kind.UNSUPPORTED
     return kind
@@ -138,7 +150,7 @@ def _module_kind(module: nn.Module) -> Kind:
     if type(module) in SYNAPSES:
         padding_mode = getattr(module, "padding_mode", "zeros")
         return Kind.SYNAPSE if padding_mode == "zeros" else Kind.UNSUPPORTED
-    if type(module) is nn.ReLU:
+    if type(module) in (nn.ReLU, nn.ReLU6):
         return Kind.RELU
     if type(module) in _PASSING:
         return Kind.PASS
@@ -172,11 +184,29 @@ def _is_size(node: fx.Node) -> bool:
     )
 
 
+def is_identity(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether this gives back what it gets, in eval mode."""
+    if node.op == "call_module":
+        return type(network.get_submodule(str(node.target))) in _IDENTITIES
+    return node.target in (*_DROPOUTS, "contiguous")
+
+
+def operands(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> list[fx.Node]:
+    """The arguments of an addition that depend on the images; one twice for `x + x`."""
+    values = (*node.args, *node.kwargs.values())
+    return [v for v in values if isinstance(v, fx.Node) and kinds[v] is not Kind.CONSTANT]
+
+
 def _arithmetic_kind(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
-    varying = [below for below in node.all_input_nodes if kinds[below] is not Kind.CONSTANT]
-    divides_by_image = node.target in _DIVISIONS and node.args[0] is not varying[0]
-    images_only = len(varying) == 1 and kinds[varying[0]] in (Kind.INPUT, Kind.AFFINE)
-    return Kind.AFFINE if images_only and not divides_by_image else Kind.UNSUPPORTED
+    varying = operands(node, kinds)
+    from_images = [kinds[below] in (Kind.INPUT, Kind.AFFINE) for below in varying]
+    if len(varying) == 1 and all(from_images):
+        divides_by_image = node.target in _DIVISIONS and node.args[0] is not varying[0]
+        return Kind.UNSUPPORTED if divides_by_image else Kind.AFFINE
+    weighted = "alpha" in node.kwargs  # torch.add(a, b, alpha=2)
+    if node.target in _ADDITIONS and len(varying) == 2 and not all(from_images) and not weighted:
+        return Kind.SUM
+    return Kind.UNSUPPORTED
 
 
 def _always_drops(node: fx.Node) -> bool:

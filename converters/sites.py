@@ -1,4 +1,4 @@
-"""Where in a traced network the spiking layers will stand."""
+"""Where in a traced network the spiking layers will stand, and what drives them."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,59 +15,72 @@ from converters.operations import (
     classify,
     describe,
     is_convolution,
-    is_normalization,
+    is_identity,
+    operands,
 )
 
-__all__ = ["Layers", "Site", "find_sites", "trace"]
+__all__ = ["Branch", "Layers", "Plan", "Site", "find_sites"]
 
 Layers = Literal["conv", "all"] | Sequence[str]
 """The layers to put to sleep: every convolution, every synaptic layer, or these names."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """One synaptic layer and the place of its activation.
+class Branch:
+    """One of the currents that meet in a layer of neurons.
 
     Attributes:
-        name: qualified name of the layer in the CNN.
-        synapse: the node that calls it.
-        activation: the node whose output the neurons replace: its ReLU, or the layer itself where
-            it is the last one.
-        below: name of the layer whose activation feeds it; None for the images.
-        sleeps: whether its weights change in sleep. A layer in front of a sleeping one spikes too.
+        synapse: qualified name of the convolution or linear layer whose weights it passes; None
+            for a shortcut, whose spikes arrive by a factor alone.
+        node: that layer's node, or the node that gives the shortcut's spikes.
+        sleeps: whether its weights change in sleep.
     """
 
-    name: str
-    synapse: fx.Node
-    activation: fx.Node
-    below: str | None
+    synapse: str | None
+    node: fx.Node
     sleeps: bool
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_normalization(m) or super().is_leaf_module(m, module_qualified_name)
+@dataclass(frozen=True)
+class Site:
+    """The place of one layer of neurons.
 
-
-def trace(model: nn.Module) -> fx.GraphModule:
-    """The network's own graph, sharing its parameters.
-
-    Raises:
-        ConversionError: if torch.fx cannot follow the network's forward.
+    Attributes:
+        name: of the first synapse that drives it, else of the addition in the graph.
+        root: the node that gives the current: the only synapse, or the sum of the branches.
+        activation: the node whose output the neurons replace: the ReLU behind the root, or the
+            root itself where there is none.
+        branches: what drives it.
+        sources: names of the layers whose spikes arrive; None stands for the images.
+        rectifies: whether there is no ReLU in the CNN, so that spikes stand for the positive part
+            of a signed activation.
     """
-    tracer = _Tracer()
-    try:
-        graph = tracer.trace(model)
-    except Exception as error:  # whatever the network's own forward raises when handed a proxy
-        raise ConversionError(
-            f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward must not "
-            "branch or loop on values of tensors; an nn.Sequential of its layers always works"
-        ) from error
-    return fx.GraphModule(tracer.root, graph)
+
+    name: str
+    root: fx.Node
+    activation: fx.Node
+    branches: tuple[Branch, ...]
+    sources: tuple[str | None, ...]
+    rectifies: bool
 
 
-def find_sites(network: fx.GraphModule, layers: Layers) -> list[Site]:
-    """The spiking layers, in graph order: the sleeping ones and those in front of them.
+@dataclass(frozen=True)
+class Plan:
+    """What a traced network becomes.
+
+    Attributes:
+        sites: in graph order: the layers that sleep and those in front of them.
+        kinds: of every node.
+        needed: the nodes that are simulated.
+    """
+
+    sites: tuple[Site, ...]
+    kinds: Mapping[fx.Node, Kind]
+    needed: frozenset[fx.Node]
+
+
+def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
+    """The layers of neurons: those that sleep, and those in front of them.
 
     Raises:
         ConversionError: if a name is unknown, or with the complete list of what stands in the way
@@ -76,28 +89,88 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> list[Site]:
     kinds = classify(network)
     synapses = {str(n.target): n for n in network.graph.nodes if kinds[n] is Kind.SYNAPSE}
     sleeping = _select(network, synapses, layers)
-    needed = _ancestors([synapses[name] for name in sleeping])
+    sums = _Sums(network, kinds)
+    needed = _ancestors([sums.root(synapses[name]) for name in sleeping])
     problems: dict[fx.Node, str] = {}
     sites: list[Site] = []
-    for name, synapse in synapses.items():
-        if synapse in needed:
-            activation = _find_activation(network, synapse, kinds, problems)
-            below = _find_below(synapse, kinds)
-            sites.append(Site(name, synapse, activation, below, name in sleeping))
+    arriving: dict[fx.Node, tuple[str | None, ...]] = {}
+    for node in network.graph.nodes:
+        below = [b for b in node.all_input_nodes if kinds[b] is not Kind.CONSTANT]
+        sources = tuple(dict.fromkeys(s for b in below for s in arriving.get(b, ())))
+        arriving[node] = (None,) if kinds[node] is Kind.INPUT else sources
+        if node in needed and sums.is_root(node):
+            branches = sums.branches(node, sleeping)
+            name = next((b.synapse for b in branches if b.synapse is not None), node.name)
+            activation, rectifies = _find_activation(network, node, kinds, problems)
+            sites.append(Site(name, node, activation, branches, sources, rectifies))
+            arriving[node] = (name,)
     needed |= _ancestors([site.activation for site in sites])
     for node in network.graph.nodes:
         # A convolution that cannot sleep must not be passed over when all are to sleep.
         asked = layers == "conv" and is_convolution(network, node)
         if kinds[node] is Kind.UNSUPPORTED and (node in needed or asked):
             problems.setdefault(node, _refusal(network, node))
-    problems |= _shared_weights(network, sites)
+    problems |= _shared_weights(network, synapses, needed)
     if problems:
         listed = "\n  ".join(problems.values())
         places = "1 place" if len(problems) == 1 else f"{len(problems)} places"
         raise ConversionError(
             f"cannot convert this network, in {places}:\n  {listed}\nsupported: {SUPPORTED}"
         )
-    return sites
+    return Plan(tuple(sites), kinds, frozenset(needed))
+
+
+class _Sums:
+    """Which currents meet before they reach neurons."""
+
+    def __init__(self, network: fx.GraphModule, kinds: Mapping[fx.Node, Kind]) -> None:
+        self._network, self._kinds = network, kinds
+        self._inside = {
+            term: node
+            for node in network.graph.nodes
+            if kinds[node] is Kind.SUM
+            for _, term in self._terms(node)
+            if term is not None
+        }
+
+    def is_root(self, node: fx.Node) -> bool:
+        """Whether neurons stand behind this node."""
+        return self._kinds[node] in (Kind.SYNAPSE, Kind.SUM) and node not in self._inside
+
+    def root(self, node: fx.Node) -> fx.Node:
+        """The node behind which the neurons stand that this synapse or sum drives."""
+        while node in self._inside:
+            node = self._inside[node]
+        return node
+
+    def branches(self, root: fx.Node, sleeping: frozenset[str]) -> tuple[Branch, ...]:
+        """All that is added up in a root; sums of sums are one."""
+        if self._kinds[root] is Kind.SYNAPSE:
+            name = str(root.target)
+            return (Branch(name, root, name in sleeping),)
+        found: list[Branch] = []
+        for operand, term in self._terms(root):
+            if term is None:
+                found.append(Branch(None, operand, sleeps=False))
+            else:
+                found += self.branches(term, sleeping)
+        return tuple(found)
+
+    def _terms(self, total: fx.Node) -> Iterator[tuple[fx.Node, fx.Node | None]]:
+        """What a sum adds up, each with the synapse or sum whose current it is, if it is one."""
+        terms = operands(total, self._kinds)
+        for term in terms:
+            yield term, self._current(term) if terms.count(term) == 1 else None
+
+    def _current(self, node: fx.Node) -> fx.Node | None:
+        """The synapse or sum that an operand is the current of, if nothing else uses it."""
+        while len(_varying_users(node, self._kinds)) == 1:
+            if self._kinds[node] in (Kind.SYNAPSE, Kind.SUM):
+                return node
+            if not is_identity(self._network, node):
+                return None
+            (node,) = operands(node, self._kinds)
+        return None
 
 
 def _select(
@@ -136,31 +209,68 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
     return found
 
 
+def _varying_users(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> list[fx.Node]:
+    return [user for user in node.users if kinds[user] is not Kind.CONSTANT]
+
+
 def _find_activation(
     network: fx.GraphModule,
-    synapse: fx.Node,
+    root: fx.Node,
     kinds: Mapping[fx.Node, Kind],
     problems: dict[fx.Node, str],
-) -> fx.Node:
-    """The ReLU behind a layer, max-pooling in between allowed; the layer itself if it is last."""
-    node = synapse
+) -> tuple[fx.Node, bool]:
+    """The ReLU behind a root, and that it is there; or the root itself, and whether it has one.
+
+    Between the two nothing may stand but what commutes with a ReLU: pools of the maximum, shapes.
+    A ReLU behind branches put side by side is that of each of them.
+    """
+    node = root
     while True:
-        users = [user for user in node.users if kinds[user] is not Kind.CONSTANT]
+        users = _varying_users(node, kinds)
         if len(users) == 1 and kinds[users[0]] is Kind.RELU:
-            return users[0]
+            return users[0], False
         if len(users) == 1 and kinds[users[0]] is Kind.PASS:
             node = users[0]
             continue
-        if any(kinds[below] in (Kind.SYNAPSE, Kind.RELU) for below in _descendants(synapse)):
-            if len(users) == 1 and kinds[users[0]] is Kind.UNSUPPORTED:
-                problems.setdefault(users[0], _refusal(network, users[0]))
-            else:
-                problems[synapse] = (
-                    f"{describe(network, synapse)}: a ReLU must stand straight behind it and be "
-                    f"the only one to use its output; there is "
-                    f"{' and '.join(describe(network, user) for user in users)}"
-                )
-        return synapse
+        break
+    below = list(_descendants(root))
+    if any(kinds[user] is Kind.RELU for user in users):
+        problems[root] = (
+            f"{describe(network, root)}: its ReLU must be the only one to use its output; there is "
+            f"{' and '.join(describe(network, user) for user in users)}"
+        )
+    elif any(kinds[user] in (Kind.SYNAPSE, Kind.RELU) for user in below):
+        for user in users:
+            if kinds[user] is Kind.UNSUPPORTED:
+                problems.setdefault(user, _refusal(network, user))
+        if averaged := _relu_behind_average(root, kinds):
+            problems[root] = (
+                f"{describe(network, root)}: a ReLU must stand straight behind it; there is an "
+                f"average before {describe(network, averaged)}"
+            )
+    return root, not _has_relu(root, kinds)
+
+
+def _has_relu(root: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
+    """Whether all that becomes of a root goes through ReLUs."""
+    return all(
+        kinds[user] is Kind.RELU
+        or (kinds[user] in (Kind.PASS, Kind.JOIN) and _has_relu(user, kinds))
+        for user in _varying_users(root, kinds)
+    )
+
+
+def _relu_behind_average(root: fx.Node, kinds: Mapping[fx.Node, Kind]) -> fx.Node | None:
+    """A ReLU that works on averages of signed values of a root."""
+    waiting = [(root, False)]
+    while waiting:
+        node, averaged = waiting.pop()
+        for user in _varying_users(node, kinds):
+            if kinds[user] is Kind.RELU and averaged:
+                return user
+            if kinds[user] in (Kind.PASS, Kind.JOIN, Kind.AVERAGE):
+                waiting.append((user, averaged or kinds[user] is Kind.AVERAGE))
+    return None
 
 
 def _descendants(node: fx.Node) -> Iterator[fx.Node]:
@@ -174,47 +284,39 @@ def _descendants(node: fx.Node) -> Iterator[fx.Node]:
             waiting.extend(user.users)
 
 
-def _find_below(synapse: fx.Node, kinds: Mapping[fx.Node, Kind]) -> str | None:
-    """The layer whose spikes arrive here. One branch only: joining branches are unsupported."""
-    node = synapse
-    while True:
-        inputs = [below for below in node.all_input_nodes if kinds[below] is not Kind.CONSTANT]
-        if not inputs or kinds[inputs[0]] is Kind.INPUT:
-            return None
-        node = inputs[0]
-        if kinds[node] is Kind.SYNAPSE:
-            return str(node.target)
-
-
 def _refusal(network: fx.GraphModule, node: fx.Node) -> str:
     what = describe(network, node)
     module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return f"{what}: fold it into its layer first (torch.nn.utils.fuse_conv_bn_eval)"
+        if module.running_var is None:
+            return f"{what}: has no running statistics, so that an image depends on its batch"
+        return (
+            f"{what}: must stand straight behind one convolution or linear layer, and be the only "
+            "one to use its output"
+        )
     if module is not None and getattr(module, "padding_mode", "zeros") != "zeros":
         return f"{what}: padding_mode={module.padding_mode!r}, only zero padding is supported"
     if len([below for below in node.all_input_nodes if below.op != "get_attr"]) > 1:
-        return f"{what}: joins branches"
+        return f"{what}: joins branches by other means than a sum or a concatenation"
     if getattr(node.target, "__name__", "").startswith("dropout"):
         return f"{what}: active in eval mode too; pass training=self.training"
     return f"{what}: not supported"
 
 
-def _shared_weights(network: fx.GraphModule, sites: list[Site]) -> dict[fx.Node, str]:
+def _shared_weights(
+    network: fx.GraphModule, synapses: Mapping[str, fx.Node], needed: set[fx.Node]
+) -> dict[fx.Node, str]:
     """Layers that run twice in a forward, or that hold the same tensor: one change, two places."""
     owners: dict[int, str] = {}
     problems: dict[fx.Node, str] = {}
-    calls = [str(node.target) for node in network.graph.nodes if node.op == "call_module"]
-    for site in sites:
-        weight = network.get_submodule(site.name).weight
-        if calls.count(site.name) > 1:
-            problems[site.synapse] = (
-                f"{describe(network, site.synapse)}: used {calls.count(site.name)} times in one "
-                "forward; give each use a layer of its own"
+    for name, last in synapses.items():
+        calls = [n for n in network.graph.nodes if n.op == "call_module" and n.target == name]
+        if len(calls) > 1 and needed.intersection(calls):
+            problems[last] = (
+                f"{describe(network, last)}: used {len(calls)} times in one forward; give each "
+                "use a layer of its own"
             )
-        owner = owners.setdefault(id(weight), site.name)
-        if owner != site.name:
-            problems[site.synapse] = (
-                f"{describe(network, site.synapse)}: shares its weights with {owner}"
-            )
+        owner = owners.setdefault(id(network.get_submodule(name).weight), name)
+        if owner != name and needed.intersection((last, synapses[owner])):
+            problems[last] = f"{describe(network, last)}: shares its weights with {owner}"
     return problems

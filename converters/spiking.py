@@ -9,7 +9,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["Listener", "Neuron", "Neurons", "SpikingNetwork", "Synapse", "Unit", "listening"]
+__all__ = [
+    "Layer",
+    "Listener",
+    "Neuron",
+    "Neurons",
+    "SpikingNetwork",
+    "Synapse",
+    "Unit",
+    "listening",
+]
 
 
 class Neuron(Protocol):
@@ -127,22 +136,51 @@ class Neurons(nn.Module):
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One spiking layer.
+class Layer:
+    """One layer of neurons.
 
     Attributes:
-        name: qualified name of its synaptic layer in the CNN.
-        synapse: its weights and alpha.
-        neurons: the neurons that they drive.
+        name: qualified name in the CNN of the first convolution or linear layer that drives it;
+            without any, the name of the addition.
+        neurons: the neurons.
         largest: lambda, the scale that the normalisation measured.
+        rectifies: whether the CNN has no ReLU there, so that spikes stand for the positive part
+            of a signed activation.
+    """
+
+    name: str
+    neurons: Neurons
+    largest: float
+    rectifies: bool
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One synapse and the layer of neurons that it drives, which several may drive together.
+
+    Attributes:
+        name: qualified name of its convolution or linear layer in the CNN.
+        synapse: its weights and alpha.
+        layer: what they drive.
         sleeps: whether sleep changes its weights.
+        fold: the factor (out,) of a BatchNorm that is in the weights; None without one.
     """
 
     name: str
     synapse: Synapse
-    neurons: Neurons
-    largest: float
+    layer: Layer
     sleeps: bool
+    fold: Tensor | None = None
+
+    @property
+    def neurons(self) -> Neurons:
+        """The neurons of the layer."""
+        return self.layer.neurons
+
+    @property
+    def largest(self) -> float:
+        """Lambda of the layer."""
+        return self.layer.largest
 
     @property
     def alpha(self) -> float:
@@ -154,37 +192,42 @@ class SpikingNetwork(nn.Module):
     """A CNN as spiking neurons, up to its last layer that sleeps. One call is one time step.
 
     Attributes:
-        units: the spiking layers in graph order.
+        layers: the layers of neurons in graph order.
+        units: the synapses that drive them, each with its layer.
     """
 
+    layers: tuple[Layer, ...]
     units: tuple[Unit, ...]
 
-    def __init__(self, graph: fx.GraphModule, units: Sequence[Unit]) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, layers: Sequence[Layer], units: Sequence[Unit]
+    ) -> None:
         super().__init__()
         self.graph = graph
+        self.layers = tuple(layers)
         self.units = tuple(units)
 
     def forward(self, spikes: Tensor) -> Tensor:
-        """One time step: input spikes (B, C, H, W) in {0, 1} to the spikes of the last unit."""
+        """One time step: input spikes (B, C, H, W) in {0, 1} to the spikes of the last layer."""
         out: Tensor = self.graph.forward(spikes)
         return out
 
     def reset(self) -> None:
         """All neurons as before the first step."""
-        for unit in self.units:
-            unit.neurons.reset()
+        for layer in self.layers:
+            layer.neurons.reset()
 
     @contextmanager
     def observed(self, see: Callable[[str, Tensor], None]) -> Iterator[None]:
-        """Inside this block, `see(name, spikes)` is called for every unit in every step."""
+        """Inside this block, `see(name, spikes)` is called for every layer in every step."""
         with ExitStack() as watch:
-            for unit in self.units:
-                watch.enter_context(listening(unit.neurons.listeners, partial(see, unit.name)))
+            for layer in self.layers:
+                watch.enter_context(listening(layer.neurons.listeners, partial(see, layer.name)))
             yield
 
     @torch.no_grad()
     def shapes(self, image: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """The shape of every unit's layer of neurons, for input of this shape (C, H, W).
+        """The shape of every layer of neurons, for input of this shape (C, H, W).
 
         One silent step finds them; the neurons are reset before and after.
         """

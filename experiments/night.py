@@ -11,15 +11,23 @@ from srcsnn.consolidation import run
 from srcsnn.report import SpikeCounter, report_layer
 from srcsnn.seeding import stream
 
-__all__ = ["trajectory"]
+__all__ = ["spread", "trajectory"]
+
+
+def spread(total: int, count: int) -> slice:
+    """About `count` of so many images, from all over the set: some sets are sorted by class.
+
+    >>> spread(10_000, 1000)
+    slice(None, None, 10)
+    """
+    return slice(None, None, max(1, total // count))
 
 
 def trajectory(cell: Cell, place: Place) -> list[dict[str, Any]]:  # Any: JSON
     """The night of the sleep cell, with the network measured again and again on its way."""
     model, settings = place.network(cell.inputs[0]), cell.settings
-    images, labels = (
-        x[: settings["images"]] for x in (place.images.test, place.images.test_labels)
-    )
+    chosen = spread(len(place.images.test), settings["spread"])
+    images, labels = place.images.test[chosen], place.images.test_labels[chosen]
     config = load_config(settings["config"])
     snn = prepare(model, place.images.train, config)
     before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
@@ -40,7 +48,7 @@ def trajectory(cell: Cell, place: Place) -> list[dict[str, Any]]:  # Any: JSON
             to_ann(snn, model), images, labels, distortions=distortions_of(cell), seed=cell.trial
         )
         layers = [
-            report_layer(u, before[u.name], counter.counts[u.name] / step, config.dt_s)
+            report_layer(u, before[u.name], counter.counts[u.layer.name] / step, config.dt_s)
             for u in snn.units
             if step
         ]

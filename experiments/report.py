@@ -139,7 +139,7 @@ def _page(results: Results, note: str, images: int, searches: Path) -> Iterator[
     if any(results.records("trajectory", "SRC")):
         yield "## A night, step by step\n"
         yield f"![Accuracy, rates and weight change](../images/results/{name}-night.png)\n"
-        yield f"*Over the first {FOLLOWED:,} test images; distortions at all levels.*\n"
+        yield f"*Over {FOLLOWED:,} test images from all over the set, at all levels.*\n"
     if results.variants:
         yield "## Other settings, other layers, other neurons\n"
         yield from variant_lines(results)

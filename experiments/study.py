@@ -31,7 +31,7 @@ ATTENDED = 2000
 """Test images whose attention is measured, the first ones."""
 
 SNAPSHOTS, FOLLOWED = 12, 1000
-"""How often a night is looked at, and with how many test images, the first ones."""
+"""How often a night is looked at, and with about how many test images, from all over the set."""
 
 CONFIGS = Path(__file__).parent / "configs"
 """A folder for each data set, with a TOML file for each variant of sleep beyond the paper's."""
@@ -227,7 +227,7 @@ def _measures(study: Study, network: Cell) -> Iterator[Cell]:
 def _trajectory(study: Study, slept: Cell) -> Cell:
     """The night that gave this network, looked at on its way."""
     settings = dict(slept.settings) | {
-        "distortions": study.distortions, "images": FOLLOWED, "snapshots": SNAPSHOTS,
+        "distortions": study.distortions, "spread": FOLLOWED, "snapshots": SNAPSHOTS,
     }  # fmt: skip
     return replace(slept, kind="trajectory", settings=settings)
 

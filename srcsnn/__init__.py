@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from srcsnn.config import SleepConfig, load_config
     from srcsnn.consolidation import SleepResult, prepare, sleep
     from srcsnn.datasets import ImageSet, load_images
-    from srcsnn.neurons import LIF, Leaky
+    from srcsnn.neurons import LIF, Leaky, SnnTorch
     from srcsnn.plasticity import IncDec, Rule, plastic
     from srcsnn.rasters import RecordPolicy, open_raster
     from srcsnn.replay import PoissonMean, Replay
@@ -31,6 +31,7 @@ __all__ = [
     "Rule",
     "SleepConfig",
     "SleepResult",
+    "SnnTorch",
     "evaluate",
     "load_checkpoint",
     "load_config",
@@ -48,7 +49,7 @@ _HOMES = {
     "config": ("SleepConfig", "load_config"),
     "consolidation": ("SleepResult", "prepare", "sleep"),
     "datasets": ("ImageSet", "load_images"),
-    "neurons": ("LIF", "Leaky"),
+    "neurons": ("LIF", "Leaky", "SnnTorch"),
     "plasticity": ("IncDec", "Rule", "plastic"),
     "rasters": ("RecordPolicy", "open_raster"),
     "replay": ("PoissonMean", "Replay"),

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters import Neuron, Scale, SpikingNetwork, spiking_layers, to_ann, to_snn
+from converters import Neuron, Scale, SpikingNetwork, Unit, spiking_layers, to_ann, to_snn
 from srcsnn.config import SleepConfig, load_config
 from srcsnn.datasets import check_images
-from srcsnn.errors import ConfigError, SleepError
+from srcsnn.errors import ConfigError, ConformanceError, SleepError
 from srcsnn.memory import keep_freed
 from srcsnn.models import check_takes
-from srcsnn.neurons import NEURONS
+from srcsnn.neurons import LIF, NEURONS
 from srcsnn.plasticity import Rule, plastic
 from srcsnn.plugins import resolve
 from srcsnn.rasters import (
     HDF5Recorder,
+    LayerKind,
     LayerLayout,
     RasterLayout,
     RecordPolicy,
@@ -31,6 +32,7 @@ from srcsnn.rasters import (
 from srcsnn.replay import PoissonMean, Replay
 from srcsnn.report import Report, SpikeCounter, report_layer
 from srcsnn.seeding import stream
+from srcsnn.testing import check_neuron
 
 __all__ = ["SleepResult", "prepare", "run", "sleep"]
 
@@ -78,6 +80,7 @@ def prepare(
 
     Raises:
         ConfigError: if there is not one threshold for each spiking layer.
+        ConformanceError: if a neuron of your own is not what the network needs.
         DatasetError: if the images are not what the network takes.
         SleepError: if a weight is not finite.
         ConversionError: if the network cannot be converted.
@@ -88,6 +91,7 @@ def prepare(
     bad = [name for name, weights in model.named_parameters() if not weights.isfinite().all()]
     if bad:
         raise SleepError(f"weights are NaN or infinite before sleep: {', '.join(bad)}")
+    own = neuron is not None or config.neuron not in NEURONS
     if neuron is None:
         names = spiking_layers(model, config.layers)
         if len(names) != len(config.thresholds):
@@ -95,9 +99,9 @@ def prepare(
                 f"thresholds: {len(config.thresholds)} given for {len(names)} spiking layers "
                 f"({', '.join(names)})"
             )
-        make = resolve(config.neuron, NEURONS, "neuron")
+        make = resolve(config.neuron, NEURONS, "neuron", group="srcsnn.neurons")
         neuron = [make(threshold, config.decay) for threshold in config.thresholds]
-    return to_snn(
+    snn = to_snn(
         model,
         images if scales is None else scales,
         neuron=neuron,
@@ -106,6 +110,23 @@ def prepare(
         coefficient=config.coefficient,
         bias=config.bias,
     )
+    if own:
+        _check_neurons(snn, tuple(images.shape[1:]))
+    return snn
+
+
+def _check_neurons(snn: SpikingNetwork, image: tuple[int, ...]) -> None:
+    """Raises ConformanceError, with the layer's name, for models that are no neurons."""
+    models = [layer.neurons.neuron for layer in snn.layers]
+    for layer in snn.layers:  # shapes are found with one that is known to work
+        layer.neurons.neuron = LIF(threshold=1.0, decay=0.0)
+    shapes = snn.shapes(image)
+    for layer, model in zip(snn.layers, models, strict=True):
+        layer.neurons.neuron = model
+        try:
+            check_neuron(model, (1, *shapes[layer.name]))
+        except ConformanceError as error:
+            raise ConformanceError(f"{layer.name}: {error}") from error
 
 
 def sleep(
@@ -144,7 +165,8 @@ def sleep(
         scales: what `converters.measure` found in these images, for many sleeps of one network.
 
     Raises:
-        ConfigError, ConversionError, DatasetError, RasterError: as the parts that find fault.
+        ConfigError, ConformanceError, ConversionError, DatasetError, RasterError: as the parts that
+            find fault.
         SleepError: if a weight is not finite in the end.
     """
     config = load_config(config)
@@ -188,7 +210,7 @@ def sleep(
             raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
     counts = counter.counts or _recorded(recorder)
     layers = tuple(
-        report_layer(u, before[u.name], counts[u.name] / config.steps, config.dt_s)
+        report_layer(u, before[u.name], counts[u.layer.name] / config.steps, config.dt_s)
         for u in snn.units
     )
     return SleepResult(
@@ -239,7 +261,7 @@ def run(
         steps: number of time steps.
         generator: of the input spikes, on the CPU.
         observers: after every step each is called with a layer's name and its spikes (B, ...),
-            "input" first, then every unit in network order. Tensors are made in inference mode.
+            "input" first, then every layer in network order. Tensors are made in inference mode.
         progress: called after every step with the steps done and the steps in all.
     """
     spikes: dict[str, Tensor] = {}
@@ -262,15 +284,22 @@ def _layout(
 ) -> RasterLayout:
     shapes = snn.shapes(image)
     layers = [LayerLayout(INPUT, image, "input", threshold=None, decay=None)]
-    for unit in snn.units:
-        neuron = unit.neurons.neuron
+    for layer in snn.layers:
+        neuron = layer.neurons.neuron
         layers.append(
             LayerLayout(
-                unit.name,
-                shapes[unit.name],
-                "linear" if isinstance(unit.synapse.operator, nn.Linear) else "conv",
+                layer.name,
+                shapes[layer.name],
+                _kind([unit for unit in snn.units if unit.layer is layer]),
                 threshold=getattr(neuron, "threshold", None),
                 decay=getattr(neuron, "decay", None),
             )
         )
     return RasterLayout(tuple(layers), config.steps, config.dt_s, notes)
+
+
+def _kind(units: Sequence[Unit]) -> LayerKind:
+    """What drives a layer: its first synapse, or shortcuts alone."""
+    if not units:
+        return "sum"
+    return "linear" if isinstance(units[0].synapse.operator, nn.Linear) else "conv"

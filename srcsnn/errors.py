@@ -9,6 +9,7 @@ from converters.errors import ConversionError
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "ConformanceError",
     "ConversionError",
     "DatasetError",
     "RasterError",
@@ -23,6 +24,10 @@ class SrcsnnError(ValueError):
 
 class ConfigError(SrcsnnError):
     """An option, a name or a configuration that cannot be used as given."""
+
+
+class ConformanceError(SrcsnnError):
+    """A plug-in that does not do what its protocol asks for."""
 
 
 class CheckpointError(SrcsnnError):

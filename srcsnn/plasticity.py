@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from converters import Listener, SpikingNetwork, Unit, listening
-from srcsnn.errors import ConfigError
+from srcsnn.errors import ConfigError, ConformanceError
 from srcsnn.synapses import Synapse, synapse_of
 
 __all__ = ["IncDec", "Rule", "plastic"]
@@ -114,6 +114,11 @@ def _hooks(unit: Unit, rule: Rule) -> tuple[Listener, Listener]:
         nonlocal pre, state
         assert pre is not None  # the synapse drives these neurons
         change, state = rule.update(geometry, pre, post, state)
+        if change.shape != weight.shape:  # which addition would stretch, or refuse without a name
+            raise ConformanceError(
+                f"{unit.name}: the rule's change has shape {tuple(change.shape)}, the weights "
+                f"{tuple(weight.shape)}"
+            )
         weight.add_(change)
         pre = None  # nothing outlives the step
 

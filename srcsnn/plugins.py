@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -30,14 +31,16 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 # Any: what a user's module holds has the type that its author gave it; the caller checks it.
-def resolve(name: str, builtins: Mapping[str, T], kind: str) -> T | Any:  # noqa: ANN401
-    """The object that a name stands for: a built-in, or an attribute of an importable module.
+def resolve(name: str, builtins: Mapping[str, T], kind: str, group: str | None = None) -> T | Any:  # noqa: ANN401
+    """The object that a name stands for: built-in, of an installed package, or of a module.
 
     Args:
-        name: one of the built-in names, or `package.module:attribute`. The attribute may be dotted
-            (`module:Class.method`). Modules are looked up in the current folder, too.
+        name: one of the built-in names, that of an entry point, or `package.module:attribute`. The
+            attribute may be dotted (`module:Class.method`). Modules are looked up in the current
+            folder, too.
         builtins: objects by their built-in names; these go first.
         kind: what is looked for, in words, such as "architecture"; used in messages only.
+        group: of entry points that installed packages may offer names by.
 
     Raises:
         ConfigError: if the name is neither, the module cannot be found or fails while it is
@@ -50,12 +53,13 @@ def resolve(name: str, builtins: Mapping[str, T], kind: str) -> T | Any:  # noqa
     """
     if name in builtins:
         return builtins[name]
-    module_name, colon, attribute = name.partition(":")
+    offered = {entry.name: entry.value for entry in entry_points(group=group)} if group else {}
+    module_name, colon, attribute = offered.get(name, name).partition(":")
     words = [*module_name.split("."), *attribute.split(".")]
     if not colon or not all(word.isidentifier() for word in words):
         raise ConfigError(
-            f"unknown {kind} {name!r}{nearest(name, builtins)}; right would be "
-            f"{', '.join([*builtins, 'or your own as package.module:attribute'])}"
+            f"unknown {kind} {name!r}{nearest(name, [*builtins, *offered])}; right would be "
+            f"{', '.join([*builtins, *offered, 'or your own as package.module:attribute'])}"
         )
     found: Any = _import(module_name, name, kind)
     for word in attribute.split("."):

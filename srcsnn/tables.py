@@ -63,7 +63,7 @@ def units_table(snn: SpikingNetwork, shapes: Mapping[str, tuple[int, ...]]) -> T
         table.add_row(
             unit.name,
             " x ".join(map(str, unit.synapse.weight.shape)),
-            " x ".join(map(str, shapes[unit.name])),
+            " x ".join(map(str, shapes[unit.layer.name])),
             f"{unit.largest:.4g}",
             f"{unit.alpha:.4g}",
             repr(unit.neurons.neuron),

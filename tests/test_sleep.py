@@ -3,8 +3,10 @@ import sys
 
 import pytest
 import torch
+import torchvision
 
 import srcsnn
+from converters import spiking_layers
 from srcsnn.config import SleepConfig, load_config, parse_changes
 from srcsnn.errors import ConfigError, ConversionError, DatasetError, RasterError, SleepError
 from srcsnn.models import paper_mnist
@@ -82,6 +84,26 @@ def test_the_report_does_not_depend_on_what_is_recorded(model, images, tmp_path)
     assert layers(**raster, record=RecordPolicy(counts_only=True)) == alone
     for record in (RecordPolicy(layers=("conv1",)), RecordPolicy(every=7)):
         assert layers(**raster, record=record) == alone  # counted beside it
+
+
+def test_a_residual_network_sleeps_with_a_threshold_for_each_layer_of_neurons(tmp_path):
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(num_classes=10)
+    pictures = torch.rand(4, 3, 32, 32)
+    layers = spiking_layers(model)
+    config = CONFIG.with_changes(thresholds=(0.5,) * len(layers), neuron="lif")
+    night = srcsnn.sleep(model, pictures, config, seed=0, raster=tmp_path / "run.h5")
+    with open_raster(tmp_path / "run.h5") as raster:
+        assert raster.layers == ("input", *layers)
+        counts = {name: raster[name].neuron_counts().sum() for name in layers}
+    found = {layer.name: layer for layer in night.report.layers}
+    assert len(found) == 20
+    projection, block = found["layer2.0.downsample.0"], found["layer2.0.conv2"]
+    assert (projection.neurons, projection.rate) == (block.neurons, block.rate)
+    assert projection.change > 0
+    assert projection.change != block.change
+    assert block.rate * block.neurons * config.steps == pytest.approx(counts[block.name])
+    assert sorted(night.model.state_dict()) == sorted(model.state_dict())
 
 
 def test_a_silent_layer_is_warned_of(model, images):

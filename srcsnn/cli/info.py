@@ -34,3 +34,5 @@ def info(
     wrapped = f" under {loaded.wrapper!r}" if loaded.wrapper else ""
     say(f"{loaded.path}: {len(loaded.state_dict)} tensors{wrapped}, SHA-256 {loaded.sha256}")
     say(units_table(snn, snn.shapes(tuple(images.images.shape[1:]))))
+    if rectified := [layer.name for layer in snn.layers if layer.rectifies]:
+        say(f"no ReLU behind {', '.join(rectified)}: spikes stand for the positive part")

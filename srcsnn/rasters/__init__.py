@@ -6,7 +6,7 @@ reads parts of it; `summarize` says in a line per layer what happened. The forma
 """
 
 from srcsnn.rasters.layer import LayerRaster
-from srcsnn.rasters.layout import LayerLayout, RasterLayout, estimate_bytes
+from srcsnn.rasters.layout import LayerKind, LayerLayout, RasterLayout, estimate_bytes
 from srcsnn.rasters.policy import RecordPolicy
 from srcsnn.rasters.reader import Raster, open_raster
 from srcsnn.rasters.recorder import HDF5Recorder
@@ -14,6 +14,7 @@ from srcsnn.rasters.summary import LayerSummary, summarize
 
 __all__ = [
     "HDF5Recorder",
+    "LayerKind",
     "LayerLayout",
     "LayerRaster",
     "LayerSummary",

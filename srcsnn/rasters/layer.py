@@ -24,7 +24,7 @@ class LayerRaster:
     Attributes:
         name: Qualified name in the network.
         shape: Of one step: (N,), (C, L), (C, H, W) or (C, D, H, W).
-        kind: "input", "conv" or "linear".
+        kind: "input", "conv", "linear" or "sum".
         threshold: Membrane threshold, if noted.
         decay: Factor by which the membrane decays in a step, if noted.
         neurons: Number of neurons.

@@ -24,7 +24,7 @@ CHUNK_BYTES = 256 * 1024
 SMALL_MAP = 64
 """Maps with fewer positions share one row, as padding each to whole bytes would waste too much."""
 
-LayerKind = Literal["input", "conv", "linear"]
+LayerKind = Literal["input", "conv", "linear", "sum"]
 
 _LARGEST_BLOCK = 256
 _SMALLEST_BLOCK = 4

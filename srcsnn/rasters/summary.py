@@ -27,7 +27,7 @@ class LayerSummary:
 
     Attributes:
         name: Qualified name in the network.
-        kind: "input", "conv" or "linear".
+        kind: "input", "conv", "linear" or "sum".
         shape: Of one step.
         neurons: Number of neurons.
         steps: Number of recorded steps.

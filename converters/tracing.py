@@ -1,0 +1,44 @@
+"""The network's own graph, as torch.fx reads it from its forward."""
+
+import os
+import traceback
+
+import torch
+from torch import fx, nn
+
+from converters.errors import ConversionError
+from converters.operations import is_normalization
+
+__all__ = ["trace"]
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_normalization(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """The network's own graph, sharing its parameters.
+
+    Raises:
+        ConversionError: if torch.fx cannot follow the network's forward.
+    """
+    tracer = _Tracer()
+    try:
+        graph = tracer.trace(model)
+    except Exception as error:  # whatever the network's own forward raises when handed a proxy
+        raise ConversionError(
+            f"{type(model).__name__} cannot be traced by torch.fx{_line(error)}: {error}. Its "
+            "forward must not branch or loop on values of tensors. Ways out: an nn.Sequential of "
+            "its layers, or a graph that you traced yourself, with the branch decided: "
+            "torch.fx.symbolic_trace(model, concrete_args={...})"
+        ) from error
+    return fx.GraphModule(tracer.root, graph)
+
+
+def _line(error: Exception) -> str:
+    """Where in the user's code tracing ended: the last line outside of torch."""
+    torch_folder = os.path.dirname(torch.__file__)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(torch_folder) and f.filename != __file__]
+    return f" at {own[-1].filename}, line {own[-1].lineno} ({own[-1].line})" if own else ""

@@ -1,0 +1,269 @@
+"""Networks that are no chain: BatchNorm, sums and concatenations of branches."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from converters import spiking_layers, to_ann, to_snn
+from srcsnn.consolidation import run
+from srcsnn.neurons import LIF
+from srcsnn.plasticity import IncDec, plastic
+from srcsnn.replay import PoissonMean
+from srcsnn.seeding import stream
+from srcsnn.synapses import synapse_of
+from tests.converters.test_conversion import NEURON, Integrate
+
+
+def conv_norm(below, above, **options):
+    norm = nn.BatchNorm2d(above)
+    nn.init.uniform_(norm.weight, -1.5, 1.5)
+    nn.init.normal_(norm.bias, 0, 0.3)
+    norm.running_mean.normal_(0, 0.3)
+    norm.running_var.uniform_(0.3, 2)
+    return nn.Sequential(nn.Conv2d(below, above, 3, padding=1, **options), norm)
+
+
+class Block(nn.Module):
+    """Two layers and a way round them, as in a ResNet."""
+
+    def __init__(self, shortcut):
+        super().__init__()
+        self.stem, self.a, self.b = conv_norm(1, 3), conv_norm(3, 3, bias=False), conv_norm(3, 3)
+        self.shortcut = shortcut
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = self.relu(self.stem(x))
+        out = self.b(self.relu(self.a(x)))
+        out += self.shortcut(x)
+        return self.relu(out)
+
+
+class Inverted(nn.Module):
+    """A bottleneck without a ReLU and a way round it, as in MobileNetV2; then one layer more."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 6, 1)
+        self.deep, self.narrow = nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Conv2d(6, 2, 1)
+        self.last = nn.Conv2d(2, 3, 1)
+        for layer in (self.stem, self.narrow):  # so that its positive part is all there is
+            layer.weight.data.abs_()
+            layer.bias.data.abs_()
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.add(x, self.narrow(F.relu6(self.deep(F.relu6(self.wide(x))))))
+        return self.last(x).relu()
+
+
+class Fire(nn.Module):
+    """Branches side by side whose activations differ a hundredfold, as in SqueezeNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 2, 1), nn.Conv2d(1, 2, 3, padding=1)
+        self.c = nn.Conv2d(5, 3, 1)
+        self.b.weight.data.mul_(100)
+        self.c.weight.data[:, 2:4].mul_(0.01)
+
+    def forward(self, x):
+        sides = torch.cat([self.a(x).relu(), self.b(x).relu(), x], dim=1)
+        return self.c(F.avg_pool2d(sides, 2)).relu()
+
+
+class OneReLU(Fire):
+    """The same with one ReLU for both branches."""
+
+    def forward(self, x):
+        return self.c(torch.cat([torch.cat((self.a(x), self.b(x)), 1).relu(), x], 1)).relu()
+
+
+class Sums(nn.Module):
+    """Sums of spikes, of three currents, and of a current with itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(n, 2, 3, padding=1) for n in (1, 2, 2))
+        self.d, self.e = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+        self.e.weight.data.abs_()
+        self.a.bias.data.fill_(1.0)
+
+    def forward(self, x):
+        x = F.relu(self.a(x))
+        x = x + F.relu(self.b(x))
+        x = F.relu(F.dropout(self.c(x), 0.5, self.training) + self.d(x) + x)
+        return F.relu(self.e(x + x))
+
+
+def volume():
+    model = nn.Sequential(
+        nn.Unflatten(2, (2, 3)), nn.Conv3d(1, 3, 2), nn.BatchNorm3d(3), nn.ReLU(),
+        nn.Conv3d(3, 2, 1, padding=1), nn.ReLU(),
+    )  # fmt: skip
+    model[4].bias.data.abs_()
+    return model
+
+
+NETWORKS = {
+    "identity": lambda: Block(nn.Identity()),
+    "projection": lambda: Block(conv_norm(3, 3)),
+    "inverted": Inverted,
+    "fire": Fire,
+    "one ReLU for two": OneReLU,
+    "sums": Sums,
+    "linear": lambda: nn.Sequential(
+        conv_norm(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4), nn.BatchNorm1d(4), nn.ReLU(),
+        nn.Linear(4, 3),
+    ),
+    "line": lambda: nn.Sequential(
+        nn.Flatten(2), nn.Conv1d(1, 3, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Conv1d(3, 2, 3),
+        nn.ReLU(),
+    ),
+    "volume": volume,
+}  # fmt: skip
+
+
+@pytest.fixture(params=NETWORKS)
+def model(request):
+    torch.manual_seed(1)
+    return NETWORKS[request.param]()
+
+
+def images():
+    return (torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+
+
+@torch.no_grad()
+def test_spike_rates_follow_the_activations(model):
+    # With an ideal neuron and input that does not change, the rate is the activation over lambda.
+    model.eval()
+    snn = to_snn(model, images(), neuron=Integrate(), layers="all")
+    steps, last = 3000, snn.layers[-1]
+    total = sum(snn(images()[:1]) for _ in range(steps))
+    expected = model(images()[:1]).relu()
+    if isinstance(model, Sums):  # two layers of their own, driven by shortcuts alone
+        assert [layer.name for layer in snn.layers] == ["a", "b", "add", "c", "add_3", "e"]
+    assert expected.max() > 0.2 * last.largest
+    torch.testing.assert_close(total / steps * last.largest, expected, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@torch.no_grad()
+def test_without_sleep_the_network_comes_back_bit_for_bit(model, dtype):
+    model.to(dtype)
+    before = copy.deepcopy(model.state_dict())
+    snn = to_snn(model, images(), neuron=NEURON, layers="all")
+    snn(images()[:1].to(snn.units[0].synapse.weight))
+    after = to_ann(snn, model).state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[k], before[k]) and after[k].dtype == dtype
+               for k in before if before[k].is_floating_point())  # fmt: skip
+    assert all(torch.equal(model.state_dict()[k], before[k]) for k in before)
+
+
+@torch.no_grad()
+def test_the_change_is_divided_by_the_batch_norms_factor():
+    torch.manual_seed(0)
+    model = nn.Sequential(conv_norm(1, 4), nn.ReLU()).eval()
+    norm = model[0][1]
+    norm.weight[2] = 0
+    snn = to_snn(model, images(), neuron=NEURON)
+    (unit,) = snn.units
+    change = torch.zeros_like(unit.synapse.weight)
+    change[1, 0, 0, 0], change[2, 0, 1, 1] = 0.25, 0.5
+    unit.synapse.weight.add_(change)
+    slept = to_ann(snn, model)
+    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    expected = model[0][0].weight.clone()
+    expected[1, 0, 0, 0] += 0.25 / factor[1]  # and nothing where the factor is zero
+    torch.testing.assert_close(slept[0][0].weight, expected)
+    untouched = change == 0
+    assert torch.equal(slept[0][0].weight[untouched], model[0][0].weight[untouched])
+    assert torch.equal(slept[0][0].weight[2], model[0][0].weight[2])
+    # What the CNN computes has changed as what was simulated has.
+    where = torch.zeros(1, 1, 6, 6)
+    where[..., 2, 2] = 1
+    found = slept[0](where) - model[0](where)
+    assert found[0, 1, 3, 3] == pytest.approx(0.25, rel=1e-4)
+    assert found[0, 2].abs().max() == 0
+
+
+@torch.no_grad()
+def test_branches_that_meet_learn_from_the_same_spikes():
+    torch.manual_seed(0)
+    model = Block(nn.Conv2d(3, 3, 1)).eval()
+    snn = to_snn(model, images(), neuron=LIF(0.3, 0.9), coefficient=3.0)
+    assert [layer.name for layer in snn.layers] == ["stem.0", "a.0", "b.0"]
+    assert [(u.name, u.layer.name) for u in snn.units] == [
+        ("stem.0", "stem.0"), ("a.0", "a.0"), ("b.0", "b.0"), ("shortcut", "b.0"),
+    ]  # fmt: skip
+    stem, _, b, shortcut = snn.units
+    seen = {}
+    for name, listeners in (
+        ("pre", shortcut.synapse.listeners), ("stem", stem.neurons.listeners),
+        ("post", b.neurons.listeners),
+    ):  # fmt: skip
+        listeners.append(lambda spikes, name=name: seen.update({name: spikes}))
+    before, rule = shortcut.synapse.weight.clone(), IncDec(1e-3, 1e-4)
+    with plastic(snn, rule):
+        snn(images()[:1])
+    assert seen["post"].sum() > 0
+    assert torch.equal(seen["pre"], seen["stem"])
+    expected, _ = rule.update(synapse_of(model.shortcut), seen["pre"], seen["post"], None)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(shortcut.synapse.weight - before, expected, atol=1e-7, rtol=1e-3)
+
+
+def test_a_layer_without_a_relu_is_said_to_rectify():
+    snn = to_snn(Inverted(), images(), neuron=NEURON)
+    assert {layer.name: layer.rectifies for layer in snn.layers} == {
+        "stem": True, "wide": False, "deep": False, "narrow": True, "last": False,
+    }  # fmt: skip
+
+
+def test_a_graph_that_was_traced_by_the_user_is_a_network():
+    class Switch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x, twice=False):
+            return self.conv(x).relu() if not twice else self.conv(self.conv(x)).relu()
+
+    decided = torch.fx.symbolic_trace(Switch(), concrete_args={"twice": False})
+    assert spiking_layers(decided) == ("conv",)
+    assert list(to_ann(to_snn(decided, images(), neuron=NEURON), decided).state_dict()) == [
+        "conv.weight", "conv.bias",
+    ]  # fmt: skip
+
+
+TORCHVISION = {
+    "vgg11": 8, "vgg11_bn": 8, "vgg16": 13, "vgg16_bn": 13, "resnet18": 20, "resnet34": 36,
+    "resnet50": 53, "mobilenet_v2": 52, "squeezenet1_0": 26, "squeezenet1_1": 26,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [*((name, 32) for name in TORCHVISION), ("alexnet", 224), ("resnet18", 224)]
+)
+@torch.no_grad()
+def test_torchvisions_networks_sleep(name, size):
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(weights=None)
+    pictures = torch.rand(2, 3, size, size)
+    snn = to_snn(model, pictures, neuron=LIF(0.3, 0.9), coefficient=3.0)
+    before = model.state_dict()
+    asleep = to_ann(snn, model).state_dict()
+    assert all(torch.equal(asleep[key], before[key]) for key in before)
+    rule, replay = IncDec(1e-5, 1e-6), PoissonMean(pictures[0], max_rate_hz=500.0, dt_s=0.001)
+    run(snn, replay, rule, steps=10, generator=stream(0, "sleep"))
+    slept = to_ann(snn, model).state_dict()
+    changed = {key for key in before if not torch.equal(slept[key], before[key])}
+    convolutions = {f"{key}.weight" for key, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    assert changed == convolutions
+    assert len(convolutions) == TORCHVISION.get(name, len(snn.units))
