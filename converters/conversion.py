@@ -147,7 +147,13 @@ def _simulated(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
 
     In eval mode, in float32 at least.
     """
-    cnn = copy.deepcopy(model).eval()
+    try:
+        cnn = copy.deepcopy(model).eval()
+    except RuntimeError as error:  # what torch says of weights that are computed from others
+        raise ConversionError(
+            f"{type(model).__name__} cannot be copied: {error}. Weights must be plain parameters; "
+            "see torch.nn.utils.remove_weight_norm"
+        ) from error
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in cnn.parameters()):
         cnn = cnn.float()
     for module in cnn.modules():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import fx, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from converters.errors import ConversionError
 from converters.operations import (
@@ -184,6 +185,8 @@ def _select(
         if not names:
             what = "convolution" if layers == "conv" else "Conv or Linear layer"
             there = f"; there are: {', '.join(synapses)}" if synapses else ""
+            for node in network.graph.nodes:
+                there += f"\n  {_refusal(network, node)}" if is_convolution(network, node) else ""
             raise ConversionError(f"the network has no {what} that could sleep{there}")
         return frozenset(names)
     unknown = [name for name in layers if name not in synapses]
@@ -293,6 +296,11 @@ def _refusal(network: fx.GraphModule, node: fx.Node) -> str:
         return (
             f"{what}: must stand straight behind one convolution or linear layer, and be the only "
             "one to use its output"
+        )
+    if module is not None and is_parametrized(module):
+        return (
+            f"{what}: its weights are computed from others; make them plain with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
         )
     if module is not None and getattr(module, "padding_mode", "zeros") != "zeros":
         return f"{what}: padding_mode={module.padding_mode!r}, only zero padding is supported"

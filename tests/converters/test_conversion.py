@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
 from torchvision.transforms import Normalize
 
 from converters import ConversionError, Diehl, Legacy, Percentile, measure, to_ann, to_snn
@@ -236,6 +237,14 @@ REFUSED = {
         lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.AvgPool2d(2), nn.ReLU(), nn.Conv2d(2, 2, 3)),
         r"0 \(Conv2d\): a ReLU must stand straight behind it; there is an average before 2",
     ),
+    "computed weights": (
+        lambda: nn.Sequential(parametrizations.weight_norm(nn.Conv2d(1, 2, 3)), nn.ReLU()),
+        r"no convolution that could sleep\n  0 \(ParametrizedConv2d\): .*remove_parametrizations",
+    ),
+    "computed weights, the old way": (
+        lambda: nn.Sequential(weight_norm(nn.Conv2d(1, 2, 3)), nn.ReLU()),
+        "cannot be copied.*remove_weight_norm",
+    ),
     "product of branches": (Gated, r"mul.*: joins branches by other means"),
     "ReLU and bare": (BareToo, r"a \(Conv2d\): its ReLU must be the only one to use its output"),
     "ConvTranspose": (
@@ -258,6 +267,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_converted_is_refused_by_name(name):
     make, message = REFUSED[name]
