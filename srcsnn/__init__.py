@@ -12,18 +12,30 @@ if TYPE_CHECKING:
     from srcsnn.consolidation import SleepResult, prepare, sleep
     from srcsnn.datasets import ImageSet, load_images
     from srcsnn.neurons import LIF, Leaky, SnnTorch
-    from srcsnn.plasticity import IncDec, Rule, plastic
+    from srcsnn.plasticity import IncDec, Oja, PairSTDP, Rule, plastic
     from srcsnn.rasters import RecordPolicy, open_raster
-    from srcsnn.replay import PoissonMean, Replay
+    from srcsnn.replay import (
+        ClassMeans,
+        MovingWindow,
+        PoissonMean,
+        RealImages,
+        Replay,
+        UniformNoise,
+    )
     from srcsnn.report import Report
     from srcsnn.robustness import Robustness, evaluate
 
 __all__ = [
     "LIF",
+    "ClassMeans",
     "ImageSet",
     "IncDec",
     "Leaky",
+    "MovingWindow",
+    "Oja",
+    "PairSTDP",
     "PoissonMean",
+    "RealImages",
     "RecordPolicy",
     "Replay",
     "Report",
@@ -32,6 +44,7 @@ __all__ = [
     "SleepConfig",
     "SleepResult",
     "SnnTorch",
+    "UniformNoise",
     "evaluate",
     "load_checkpoint",
     "load_config",
@@ -50,9 +63,16 @@ _HOMES = {
     "consolidation": ("SleepResult", "prepare", "sleep"),
     "datasets": ("ImageSet", "load_images"),
     "neurons": ("LIF", "Leaky", "SnnTorch"),
-    "plasticity": ("IncDec", "Rule", "plastic"),
+    "plasticity": ("IncDec", "Oja", "PairSTDP", "Rule", "plastic"),
     "rasters": ("RecordPolicy", "open_raster"),
-    "replay": ("PoissonMean", "Replay"),
+    "replay": (
+        "ClassMeans",
+        "MovingWindow",
+        "PoissonMean",
+        "RealImages",
+        "Replay",
+        "UniformNoise",
+    ),
     "report": ("Report",),
     "robustness": ("Robustness", "evaluate"),
 }

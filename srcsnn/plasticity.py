@@ -12,7 +12,7 @@ from converters import Listener, SpikingNetwork, Unit, listening
 from srcsnn.errors import ConfigError, ConformanceError
 from srcsnn.synapses import Synapse, synapse_of
 
-__all__ = ["IncDec", "Rule", "plastic"]
+__all__ = ["IncDec", "Oja", "PairSTDP", "Rule", "plastic"]
 
 
 class Rule(Protocol):
@@ -83,6 +83,92 @@ class IncDec:
             # 2 * (1 - sigmoid(x)) = 2 * sigmoid(-x), which keeps its digits where it is small.
             change.mul_(synapse.weight.div(-self.gate).sigmoid_()).mul_(2)
         return change, None
+
+
+@dataclass(frozen=True)
+class Oja:
+    """`w += rate * post * (pre - w)`: weights go to the share of post spikes that pre joined in.
+
+    Summed over all positions that share a weight. A layer cannot grow without limit, as the second
+    term forgets: at rest each weight is the probability of a pre spike given a post spike.
+
+    Source: Oja 1982, J. Math. Biol. 15, equation 3, `dw = rate * y * (x - y * w)`, with spikes for
+    x and y, so that `y * y = y`. The weights of a CNN are signed, and the rule pulls them into
+    [0, 1]: only small doses make sense.
+
+    Args:
+        rate: 0 or more, the share of the way that a post spike moves a weight.
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        _check_rates(rate=self.rate)
+
+    def init(self, synapse: Synapse) -> None:
+        """No state."""
+
+    def update(
+        self, synapse: Synapse, pre: Tensor, post: Tensor, state: None
+    ) -> tuple[Tensor, None]:
+        """See `Rule.update`."""
+        forgotten = synapse.weight * synapse.pairs(pre, post)
+        return synapse.hits(pre, post).sub_(forgotten).mul_(self.rate), None
+
+
+@dataclass(frozen=True)
+class PairSTDP:
+    """Spike-timing-dependent plasticity of all pairs of spikes, by traces.
+
+    A pre spike leaves a trace, `x <- x * pre_decay + pre`, and so does a post spike, `y`. A post
+    spike adds `plus * x`, this step's pre spikes included; a pre spike takes away `minus * y` of
+    the post spikes before this step. Summed over all positions that share a weight.
+
+    Source: Song, Miller and Abbott 2000, Nature Neuroscience 3, equation 1, in the online form of
+    Morrison, Diesmann and Gerstner 2008, Biol. Cybern. 98, Section 4.1 (all-to-all pairs).
+
+    Args:
+        plus: change for a pre spike just before a post spike, 0 or more, in the CNN's units.
+        minus: magnitude of the change for a pre spike just after a post spike, 0 or more.
+        pre_decay: share of the pre trace kept from step to step, in [0, 1); `exp(-dt / tau)`.
+        post_decay: of the post trace.
+    """
+
+    plus: float
+    minus: float
+    pre_decay: float = 0.95
+    post_decay: float = 0.95
+
+    def __post_init__(self) -> None:
+        _check_rates(plus=self.plus, minus=self.minus)
+        for name, value in (("pre_decay", self.pre_decay), ("post_decay", self.post_decay)):
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name}={value}: must be at least 0 and below 1")
+
+    def init(self, synapse: Synapse) -> tuple[None, None]:
+        """Traces, of no shape before the first step."""
+        return None, None
+
+    def update(
+        self,
+        synapse: Synapse,
+        pre: Tensor,
+        post: Tensor,
+        state: tuple[Tensor | None, Tensor | None],
+    ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+        """See `Rule.update`."""
+        x, y = state
+        x = pre.clone() if x is None else x * self.pre_decay + pre
+        before = torch.zeros_like(post) if y is None else y * self.post_decay
+        change = synapse.hits(x, post).mul_(self.plus)
+        change.sub_(synapse.hits(pre, before), alpha=self.minus)
+        return change, (x, before + post)
+
+
+def _check_rates(**rates: float) -> None:
+    for name, value in rates.items():
+        if not value >= 0:
+            raise ConfigError(f"{name}={value}: must be 0 or more")
 
 
 @contextmanager

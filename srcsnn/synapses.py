@@ -25,8 +25,9 @@ class Synapse(Protocol):
         """How often pre and post spiked together, of the weight's shape.
 
         Args:
-            pre: (B, ...) in [0, 1]; a share of a pool counts as that share of a spike.
-            post: (B, ...) in {0, 1}.
+            pre: (B, ...) in [0, 1]; a share of a pool counts as that share of a spike, and a trace
+                of spikes as what is left of it.
+            post: (B, ...) in {0, 1}, or a trace likewise.
         """
 
     def pairs(self, pre: Tensor, post: Tensor) -> Tensor:

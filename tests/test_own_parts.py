@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 
 import srcsnn
 from srcsnn.distortions import DISTORTIONS, GaussianNoise
-from srcsnn.errors import ConformanceError
+from srcsnn.errors import ConfigError, ConformanceError
 from srcsnn.models import paper_mnist
-from srcsnn.plasticity import IncDec
-from srcsnn.replay import PoissonMean
+from srcsnn.plasticity import IncDec, Oja, PairSTDP
+from srcsnn.replay import ClassMeans, MovingWindow, PoissonMean, RealImages, UniformNoise
+from srcsnn.synapses import synapse_of
 from srcsnn.testing import check_distortion, check_replay, check_rule
 from srcsnn.training import initialize
 
@@ -24,7 +26,10 @@ class Traces:
         return 1e-3 * synapse.hits(state.clamp(max=1), post), state
 
 
-@pytest.mark.parametrize("rule", [IncDec(1e-3, 1e-4), IncDec(1e-3, 1e-4, gate=0.01), Traces()])
+@pytest.mark.parametrize(
+    "rule",
+    [IncDec(1e-3, 1e-4), IncDec(1e-3, 1e-4, gate=0.01), Oja(1e-3), PairSTDP(1e-3, 1e-3), Traces()],
+)
 def test_sound_rules_pass(rule):
     check_rule(rule)
 
@@ -80,8 +85,101 @@ def test_a_sleep_names_the_layer_whose_change_has_another_shape():
         srcsnn.sleep(initialize(paper_mnist, 0), images, "paper-mnist", seed=0, rule=Short())
 
 
-def test_a_sound_source_passes():
-    check_replay(PoissonMean(torch.rand(2, 5, 5), max_rate_hz=300.0, dt_s=0.001))
+PICTURES = torch.rand(30, 2, 6, 5, generator=torch.Generator().manual_seed(3))
+LABELS = torch.arange(30) % 3
+RATE = {"max_rate_hz": 800.0, "dt_s": 0.001}
+SOURCES = {
+    "mean": lambda: PoissonMean(PICTURES.mean(0), **RATE),
+    "images": lambda: RealImages(PICTURES, every=3, **RATE),
+    "classes": lambda: ClassMeans(PICTURES, LABELS, every=3, **RATE),
+    "window": lambda: MovingWindow(PICTURES.mean(0), size=3, **RATE),
+    "uniform": lambda: UniformNoise((2, 6, 5), rate_hz=300.0, dt_s=0.001),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sound_sources_pass(name):
+    check_replay(SOURCES[name]())
+
+
+def rates(replay, steps=4000):
+    generator = torch.Generator().manual_seed(0)
+    return sum(replay(step, generator) for step in range(steps))[0] / steps
+
+
+def test_real_images_and_class_means_fire_on_average_like_the_mean_image():
+    expected = 0.8 * PICTURES.mean(0)
+    for name in ("mean", "images", "classes"):
+        torch.testing.assert_close(rates(SOURCES[name]()), expected, atol=0.04, rtol=0)
+    torch.testing.assert_close(rates(SOURCES["uniform"]()), torch.full((2, 6, 5), 0.3), atol=0.04,
+                               rtol=0)  # fmt: skip
+
+
+def test_an_image_stays_for_its_steps_and_a_class_shows_its_mean():
+    dots = torch.eye(9).view(9, 1, 3, 3)
+    generator = torch.Generator().manual_seed(0)
+    shown = RealImages(dots, every=4, max_rate_hz=1000.0, dt_s=0.001)
+    night = torch.stack([shown(step, generator) for step in range(160)]).flatten(1)
+    blocks = night.view(40, 4, 9)
+    assert (blocks == blocks[:, :1]).all()  # probability 1: the dot itself
+    assert len(blocks[:, 0].unique(dim=0)) > 7
+    means = ClassMeans(dots, torch.tensor([0] * 3 + [1] * 6), every=1, **RATE).probability
+    torch.testing.assert_close(means[0].flatten()[:3], torch.full((3,), 0.8 / 3))
+
+
+def test_a_window_silences_what_is_outside_of_it():
+    generator = torch.Generator().manual_seed(0)
+    window = MovingWindow(torch.ones(1, 9, 8), size=3, max_rate_hz=1000.0, dt_s=0.001)
+    night = torch.stack([window(step, generator) for step in range(300)])
+    assert (night.flatten(1).sum(1) == 9).all()
+    corners = night[:, 0, 0].amax(2).argmax(1)
+    assert set(corners.tolist()) == set(range(7))  # every place, the last one too
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MovingWindow(torch.ones(1, 9, 8), size=9, **RATE), "1 to 8 pixels wide"),
+        (lambda: RealImages(PICTURES, every=0, **RATE), "every=0: must be 1 or more"),
+        (lambda: UniformNoise((1, 2, 2), rate_hz=2000.0, dt_s=0.001), "must lie in"),
+        (lambda: Oja(-1.0), "rate=-1.0: must be 0 or more"),
+        (lambda: PairSTDP(1.0, -1.0), "minus=-1.0: must be 0 or more"),
+        (lambda: PairSTDP(1.0, 1.0, pre_decay=1.0), "pre_decay=1.0: must be at least 0 and below"),
+    ],
+)
+def test_impossible_numbers_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_oja_rests_where_weights_are_the_share_of_post_spikes_with_a_pre_spike():
+    layer = nn.Linear(3, 1)
+    layer.weight.data.fill_(0.9)
+    synapse, rule = synapse_of(layer), Oja(0.01)
+    share = torch.tensor([0.2, 0.5, 0.8])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3000):
+        pre = (torch.rand(1, 3, generator=generator) < share).float()
+        change, _ = rule.update(synapse, pre, torch.ones(1, 1), None)
+        layer.weight.data.add_(change)
+    torch.testing.assert_close(layer.weight.data[0], share, atol=0.1, rtol=0)
+
+
+def test_stdp_follows_the_window_of_pairs():
+    # One pre spike at step 10, one post spike at 10 + lag: what all pairs of traces come to.
+    layer = nn.Linear(1, 1)
+    rule = PairSTDP(plus=0.3, minus=0.2, pre_decay=0.9, post_decay=0.8)
+    for lag in (-4, -1, 0, 1, 5):
+        state, total = rule.init(synapse_of(layer)), torch.zeros(1, 1)
+        for step in range(20):
+            pre, post = (
+                torch.tensor([[float(step == 10)]]),
+                torch.tensor([[float(step == 10 + lag)]]),
+            )
+            change, state = rule.update(synapse_of(layer), pre, post, state)
+            total += change
+        expected = 0.3 * 0.9**lag if lag >= 0 else -0.2 * 0.8**-lag
+        assert float(total) == pytest.approx(expected, rel=1e-5)
 
 
 REPLAY_FAULTS = {
