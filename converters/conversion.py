@@ -50,8 +50,8 @@ def measure(
     Raises:
         ConversionError: if the network cannot be converted, or its activations give no scale.
     """
-    network, _ = _simulated(model)
-    return measure_scales(network, find_sites(network, layers).sites, images, normalization)
+    network, folds = _simulated(model)
+    return measure_scales(network, find_sites(network, layers).sites, images, normalization, folds)
 
 
 def to_snn(
@@ -97,7 +97,7 @@ def to_snn(
             f"{len(neurons)} neuron models for {len(names)} spiking layers: {', '.join(names)}"
         )
     scales = (
-        measure_scales(network, plan.sites, images, normalization)
+        measure_scales(network, plan.sites, images, normalization, folds)
         if isinstance(images, Tensor)
         else images
     )

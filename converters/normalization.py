@@ -1,6 +1,6 @@
 """Data-based normalisation: the factor alpha of each layer, out of activations and weights."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -122,12 +122,18 @@ class Legacy:
 class _Meter(nn.Module):
     """Passes its input on and keeps the largest value, or a histogram up to a known largest."""
 
-    def __init__(self) -> None:
+    def __init__(self, flat: bool) -> None:
         super().__init__()
+        self.flat = flat
         self.largest = torch.tensor(0.0)
         self.histogram: Tensor | None = None
 
     def forward(self, activation: Tensor) -> Tensor:
+        if self.flat and activation.dim() != 2:
+            raise RuntimeError(
+                f"a BatchNorm behind a Linear layer whose output is {tuple(activation.shape)} "
+                "normalises positions, not features; it cannot be folded"
+            )
         if self.histogram is None:
             # A running maximum that keeps NaN, so that it is seen in the end.
             self.largest = torch.maximum(self.largest.to(activation), activation.max())
@@ -153,6 +159,7 @@ def measure_scales(
     sites: Sequence[Site],
     images: Tensor,
     normalization: Normalization,
+    folds: Collection[str] = (),
 ) -> dict[str, Scale]:
     """The scale of every layer by name, from one pass over all images (two for a percentile).
 
@@ -161,12 +168,13 @@ def measure_scales(
         sites: its spiking layers in graph order.
         images: (N, C, H, W) in the range that the network takes.
         normalization: how lambda is chosen and carried on.
+        folds: names of the layers with a BatchNorm folded into them.
 
     Raises:
         ConversionError: if the images do not fit the network, an activation is not finite, or a
             layer has no positive activation and no positive weight.
     """
-    meters, metered = _insert_meters(network, sites)
+    meters, metered = _insert_meters(network, sites, folds)
     _run(metered, images)
     for site, meter in zip(sites, meters, strict=True):
         if not torch.isfinite(meter.largest):
@@ -194,8 +202,12 @@ def measure_scales(
     return scales
 
 
+def _is_linear(network: fx.GraphModule, name: str | None) -> bool:
+    return name is not None and isinstance(network.get_submodule(name), nn.Linear)
+
+
 def _insert_meters(
-    network: fx.GraphModule, sites: Sequence[Site]
+    network: fx.GraphModule, sites: Sequence[Site], folds: Collection[str]
 ) -> tuple[list[_Meter], fx.GraphModule]:
     """A copy of the graph that ends at the last layer needed, with a meter at each activation."""
     graph = fx.Graph()
@@ -204,7 +216,8 @@ def _insert_meters(
     metered = fx.GraphModule(network, graph)
     meters, ends = [], []
     for index, site in enumerate(sites):
-        meter, activation = _Meter(), copied[site.activation]
+        folded = any(b.synapse in folds and _is_linear(network, b.synapse) for b in site.branches)
+        meter, activation = _Meter(flat=folded), copied[site.activation]
         metered.add_submodule(f"_meter_{index}", meter)
         with graph.inserting_after(activation):
             end = graph.call_module(f"_meter_{index}", (activation,))

@@ -26,6 +26,9 @@ Layers = Literal["conv", "all"] | Sequence[str]
 """The layers to put to sleep: every convolution, every synaptic layer, or these names."""
 
 
+_CARRYING = (Kind.PASS, Kind.AVERAGE, Kind.JOIN)
+
+
 @dataclass(frozen=True)
 class Branch:
     """One of the currents that meet in a layer of neurons.
@@ -95,10 +98,15 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
     problems: dict[fx.Node, str] = {}
     sites: list[Site] = []
     arriving: dict[fx.Node, tuple[str | None, ...]] = {}
+    signed: set[fx.Node] = set()  # what carries normalised images, which a ReLU would change
     for node in network.graph.nodes:
         below = [b for b in node.all_input_nodes if kinds[b] is not Kind.CONSTANT]
         sources = tuple(dict.fromkeys(s for b in below for s in arriving.get(b, ())))
         arriving[node] = (None,) if kinds[node] is Kind.INPUT else sources
+        if kinds[node] is Kind.AFFINE or (kinds[node] in _CARRYING and signed.intersection(below)):
+            signed.add(node)
+        if kinds[node] is Kind.RELU and node in needed and signed.intersection(below):
+            problems[node] = f"{describe(network, node)}: a ReLU of normalised images"
         if node in needed and sums.is_root(node):
             branches = sums.branches(node, sleeping)
             name = next((b.synapse for b in branches if b.synapse is not None), node.name)

@@ -245,6 +245,10 @@ REFUSED = {
         lambda: nn.Sequential(weight_norm(nn.Conv2d(1, 2, 3)), nn.ReLU()),
         "cannot be copied.*remove_weight_norm",
     ),
+    "ReLU of normalised images": (
+        lambda: nn.Sequential(Normalize([0.4], [0.3]), nn.ReLU(), *plain()),
+        r"1 \(ReLU\): a ReLU of normalised images",
+    ),
     "product of branches": (Gated, r"mul.*: joins branches by other means"),
     "ReLU and bare": (BareToo, r"a \(Conv2d\): its ReLU must be the only one to use its output"),
     "ConvTranspose": (
@@ -273,6 +277,12 @@ def test_what_cannot_be_converted_is_refused_by_name(name):
     make, message = REFUSED[name]
     with pytest.raises(ConversionError, match=message):
         to_snn(make(), torch.rand(2, 1, 8, 8), neuron=NEURON)
+
+
+def test_a_batch_norm_of_positions_is_not_folded():
+    cnn = nn.Sequential(nn.Flatten(1, 2), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU())
+    with pytest.raises(ConversionError, match=r"output is \(2, 8, 8\) normalises positions"):
+        to_snn(cnn, torch.rand(2, 1, 8, 8), neuron=NEURON, layers="all")
 
 
 def test_all_problems_are_listed_at_once():
