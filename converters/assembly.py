@@ -107,8 +107,8 @@ class _Assembly:
         """Copies an operation that works on spikes as it did on activations."""
         kind, signals = self._kinds[node], self._signals
         below = [each for each in node.all_input_nodes if self._kinds[each] is not Kind.CONSTANT]
-        if any(each not in signals for each in node.all_input_nodes):
-            return  # inside of a sum: its synapse is placed with the sum
+        if kind in (Kind.SYNAPSE, Kind.SUM) or not signals.keys() >= set(node.all_input_nodes):
+            return  # inside of a sum, which is placed as a whole
         if kind is Kind.INPUT:
             images = self._graph.node_copy(node)
             black = self._call(torch.zeros_like, images) if self._bias == "off" else None
@@ -180,5 +180,7 @@ class _Assembly:
         return self._graph.call_function(function, args)
 
     def _module(self, name: str, module: torch.nn.Module, *args: fx.Node | None) -> fx.Node:
+        while hasattr(self._network, name):  # the CNN may have a layer of that name
+            name += "_"
         self._network.add_submodule(name, module)
         return self._graph.call_module(name, args)

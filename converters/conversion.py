@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from converters.assembly import Bias, assemble
 from converters.errors import ConversionError
@@ -28,7 +29,7 @@ def spiking_layers(model: nn.Module, layers: Layers = "conv") -> tuple[str, ...]
     Raises:
         ConversionError: if the network cannot be converted.
     """
-    network, _ = _simulated(model)
+    network, _, _ = _simulated(model)
     return tuple(site.name for site in find_sites(network, layers).sites)
 
 
@@ -50,8 +51,10 @@ def measure(
     Raises:
         ConversionError: if the network cannot be converted, or its activations give no scale.
     """
-    network, folds = _simulated(model)
-    return measure_scales(network, find_sites(network, layers).sites, images, normalization, folds)
+    network, folds, alike = _simulated(model, images)
+    plan = find_sites(network, layers)
+    _check(model, alike)
+    return measure_scales(network, plan.sites, images, normalization, folds)
 
 
 def to_snn(
@@ -88,8 +91,9 @@ def to_snn(
     Raises:
         ConversionError: with the complete list of what cannot be converted, and why.
     """
-    network, folds = _simulated(model)
+    network, folds, alike = _simulated(model, images if isinstance(images, Tensor) else None)
     plan = find_sites(network, layers)
+    _check(model, alike)
     names = [site.name for site in plan.sites]
     neurons = [neuron] * len(names) if not isinstance(neuron, Sequence) else list(neuron)
     if len(neurons) != len(names):
@@ -142,10 +146,13 @@ def _slept(unit: Unit, weight: Tensor) -> Tensor:
     return before + ((slept - before * scale) / scale).where(scale != 0, 0)
 
 
-def _simulated(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
-    """The graph of a copy of the CNN as it is simulated, and the BatchNorms folded into it.
+def _simulated(
+    model: nn.Module, images: Tensor | None = None
+) -> tuple[fx.GraphModule, dict[str, Tensor], bool]:
+    """A copy of the CNN as it is simulated, in eval mode, in float32 at least.
 
-    In eval mode, in float32 at least.
+    Its graph, the BatchNorms folded into it, and whether the graph computed of the first images
+    what the copy did.
     """
     try:
         cnn = copy.deepcopy(model).eval()
@@ -160,4 +167,28 @@ def _simulated(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
         if is_normalization(module):
             module.inplace = False  # type: ignore[assignment]  # not on the caller's images
     network = trace(cnn)
-    return network, fold_batch_norms(network)
+    alike = images is None or _computes_alike(cnn, network, images[:2])
+    return network, fold_batch_norms(network), alike
+
+
+@torch.no_grad()
+def _computes_alike(cnn: nn.Module, network: fx.GraphModule, images: Tensor) -> bool:
+    given = images.to(next(cnn.parameters(), images))
+    try:
+        expected, found = (tree_leaves(each(given.clone())) for each in (cnn, network))
+    except (RuntimeError, TypeError):
+        return True  # images that do not fit, which measuring them will say
+    return all(
+        torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
+        for one, other in zip(expected, found, strict=True)
+        if isinstance(one, Tensor)
+    )
+
+
+def _check(model: nn.Module, alike: bool) -> None:
+    if not alike:
+        raise ConversionError(
+            f"the graph that torch.fx reads from {type(model).__name__} computes something else "
+            "than the network: its forward changes a value in place that has a second name, or "
+            "depends on more than its images. Write x = x + y for x += y"
+        )

@@ -174,6 +174,13 @@ def measure_scales(
         ConversionError: if the images do not fit the network, an activation is not finite, or a
             layer has no positive activation and no positive weight.
     """
+    if len(images) == 0:
+        raise ConversionError("there are no images to measure activations with")
+    if isinstance(normalization, Legacy) and any(len(site.branches) > 1 for site in sites):
+        raise ConversionError(
+            "the legacy normalisation is for networks without branches that are added: it divides "
+            "by another factor at every depth; use Diehl or a percentile"
+        )
     meters, metered = _insert_meters(network, sites, folds)
     _run(metered, images)
     for site, meter in zip(sites, meters, strict=True):
@@ -191,6 +198,7 @@ def measure_scales(
         weights = [network.get_parameter(f"{b.synapse}.weight") for b in site.branches if b.synapse]
         weight = max((float(each.max()) for each in weights), default=0.0)
         largest = normalization.largest(meter.read(normalization.percentile), weight)
+        largest = min(largest, site.cap)  # so that a rate of one spike a step is the cap
         if largest <= 0:
             raise ConversionError(
                 f"{site.name}: silent for all {len(images)} images, so it has no scale; "
@@ -218,9 +226,10 @@ def _insert_meters(
     for index, site in enumerate(sites):
         folded = any(b.synapse in folds and _is_linear(network, b.synapse) for b in site.branches)
         meter, activation = _Meter(flat=folded), copied[site.activation]
-        metered.add_submodule(f"_meter_{index}", meter)
+        name = f"_srcsnn_meter_{index}"
+        metered.add_submodule(name, meter)
         with graph.inserting_after(activation):
-            end = graph.call_module(f"_meter_{index}", (activation,))
+            end = graph.call_module(name, (activation,))
         activation.replace_all_uses_with(end)
         end.args = (activation,)  # which the line above turned to itself
         meters.append(meter)
@@ -242,7 +251,7 @@ def _run(network: fx.GraphModule, images: Tensor) -> None:
     for batch in torch.split(images, max(1, _BATCH_NUMBERS // images[0].numel())):
         try:
             network(batch.to(weight))
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ConversionError(
                 f"the network cannot take images of shape {tuple(images.shape[1:])}: {error}"
             ) from error

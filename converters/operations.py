@@ -1,5 +1,6 @@
 """What each operation of a traced network means to a spiking one."""
 
+import math
 import operator
 from collections.abc import Mapping
 from enum import Enum, auto
@@ -13,10 +14,12 @@ __all__ = [
     "SUPPORTED",
     "SYNAPSES",
     "Kind",
+    "cap",
     "classify",
     "describe",
     "is_convolution",
     "is_identity",
+    "is_in_place",
     "is_normalization",
     "operands",
 ]
@@ -184,6 +187,22 @@ def _is_size(node: fx.Node) -> bool:
     )
 
 
+def is_in_place(node: fx.Node) -> bool:
+    """Whether this changes what it is given."""
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__")
+    function = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
+    in_place = node.kwargs.get("inplace") or node.kwargs.get("out") is not None
+    return bool(in_place) or (function.endswith("_") and not function.endswith("__"))
+
+
+def cap(network: fx.GraphModule, relu: fx.Node) -> float:
+    """The largest value that a ReLU lets through: 6 for ReLU6."""
+    module = network.get_submodule(str(relu.target)) if relu.op == "call_module" else None
+    return 6.0 if type(module) is nn.ReLU6 or relu.target is F.relu6 else math.inf
+
+
 def is_identity(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether this gives back what it gets, in eval mode."""
     if node.op == "call_module":
@@ -201,9 +220,9 @@ def _arithmetic_kind(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
     varying = operands(node, kinds)
     from_images = [kinds[below] in (Kind.INPUT, Kind.AFFINE) for below in varying]
     if len(varying) == 1 and all(from_images):
-        divides_by_image = node.target in _DIVISIONS and node.args[0] is not varying[0]
+        divides_by_image = node.target in _DIVISIONS and node.args[:1] != (varying[0],)
         return Kind.UNSUPPORTED if divides_by_image else Kind.AFFINE
-    weighted = "alpha" in node.kwargs  # torch.add(a, b, alpha=2)
+    weighted = "alpha" in node.kwargs or "out" in node.kwargs  # torch.add(a, b, alpha=2)
     if node.target in _ADDITIONS and len(varying) == 2 and not all(from_images) and not weighted:
         return Kind.SUM
     return Kind.UNSUPPORTED

@@ -1,6 +1,7 @@
 """Where in a traced network the spiking layers will stand, and what drives them."""
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,10 +14,12 @@ from converters.operations import (
     SUPPORTED,
     SYNAPSES,
     Kind,
+    cap,
     classify,
     describe,
     is_convolution,
     is_identity,
+    is_in_place,
     operands,
 )
 
@@ -58,6 +61,7 @@ class Site:
         sources: names of the layers whose spikes arrive; None stands for the images.
         rectifies: whether there is no ReLU in the CNN, so that spikes stand for the positive part
             of a signed activation.
+        cap: the largest value of the activation, 6 behind a ReLU6.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Site:
     branches: tuple[Branch, ...]
     sources: tuple[str | None, ...]
     rectifies: bool
+    cap: float
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
     problems: dict[fx.Node, str] = {}
     sites: list[Site] = []
     arriving: dict[fx.Node, tuple[str | None, ...]] = {}
+    own_relus: set[fx.Node] = set()  # those that neurons take the place of
     signed: set[fx.Node] = set()  # what carries normalised images, which a ReLU would change
     for node in network.graph.nodes:
         below = [b for b in node.all_input_nodes if kinds[b] is not Kind.CONSTANT]
@@ -105,20 +111,35 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
         arriving[node] = (None,) if kinds[node] is Kind.INPUT else sources
         if kinds[node] is Kind.AFFINE or (kinds[node] in _CARRYING and signed.intersection(below)):
             signed.add(node)
-        if kinds[node] is Kind.RELU and node in needed and signed.intersection(below):
-            problems[node] = f"{describe(network, node)}: a ReLU of normalised images"
+        if kinds[node] is Kind.RELU and node in needed and node not in own_relus:
+            if signed.intersection(below):
+                problems[node] = f"{describe(network, node)}: a ReLU of normalised images"
+            elif cap(network, node) < math.inf:
+                problems[node] = (
+                    f"{describe(network, node)}: must stand straight behind one convolution, "
+                    "linear layer or sum, whose neurons then have its cap"
+                )
         if node in needed and sums.is_root(node):
             branches = sums.branches(node, sleeping)
             name = next((b.synapse for b in branches if b.synapse is not None), node.name)
+            while name in synapses and all(b.synapse is None for b in branches):
+                name += "_"  # a layer of the CNN has the addition's name
             activation, rectifies = _find_activation(network, node, kinds, problems)
-            sites.append(Site(name, node, activation, branches, sources, rectifies))
+            most = cap(network, activation)
+            own_relus.add(activation)
+            sites.append(Site(name, node, activation, branches, sources, rectifies, most))
             arriving[node] = (name,)
     needed |= _ancestors([site.activation for site in sites])
     for node in network.graph.nodes:
         # A convolution that cannot sleep must not be passed over when all are to sleep.
-        asked = layers == "conv" and is_convolution(network, node)
+        asked = is_convolution(network, node) and layers in ("conv", "all")
         if kinds[node] is Kind.UNSUPPORTED and (node in needed or asked):
             problems.setdefault(node, _refusal(network, node))
+        if is_in_place(node) and not node.users and needed.intersection(node.all_input_nodes):
+            problems[node] = f"{describe(network, node)}: works in place; assign its result"
+    for synapse in needed.intersection(synapses.values()):
+        if strange := _strange_layer(network, synapse):
+            problems[synapse] = strange
     problems |= _shared_weights(network, synapses, needed)
     if problems:
         listed = "\n  ".join(problems.values())
@@ -317,6 +338,19 @@ def _refusal(network: fx.GraphModule, node: fx.Node) -> str:
     if getattr(node.target, "__name__", "").startswith("dropout"):
         return f"{what}: active in eval mode too; pass training=self.training"
     return f"{what}: not supported"
+
+
+def _strange_layer(network: fx.GraphModule, synapse: fx.Node) -> str | None:
+    """Why the layer of a synapse computes something else than its class says, if it does."""
+    layer, what = network.get_submodule(str(synapse.target)), describe(network, synapse)
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return f"{what}: has forward hooks, which a spiking network would not call; remove them"
+    if "weight" not in layer._parameters:
+        return (
+            f"{what}: its weights are computed from others; make them plain parameters "
+            "(torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove)"
+        )
+    return None
 
 
 def _shared_weights(

@@ -1,7 +1,9 @@
 """The network's own graph, as torch.fx reads it from its forward."""
 
+import operator
 import os
 import traceback
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -10,6 +12,9 @@ from converters.errors import ConversionError
 from converters.operations import is_normalization
 
 __all__ = ["trace"]
+
+
+_IN_PLACE: dict[Any, Any] = {operator.iadd: operator.add, "add_": "add"}
 
 
 class _Tracer(fx.Tracer):
@@ -33,6 +38,10 @@ def trace(model: nn.Module) -> fx.GraphModule:
             "its layers, or a graph that you traced yourself, with the branch decided: "
             "torch.fx.symbolic_trace(model, concrete_args={...})"
         ) from error
+    for node in graph.nodes:
+        # What a sum changes in place may be the caller's images, or spikes that others look at.
+        if node.users and node.target in _IN_PLACE:
+            node.target = _IN_PLACE[node.target]
     return fx.GraphModule(tracer.root, graph)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from converters import Listener, SpikingNetwork, Unit, listening
-from srcsnn.errors import ConfigError, ConformanceError
+from srcsnn.errors import ConfigError, ConformanceError, SleepError
 from srcsnn.synapses import Synapse, synapse_of
 
 __all__ = ["IncDec", "Oja", "PairSTDP", "Rule", "plastic"]
@@ -199,7 +199,13 @@ def _hooks(unit: Unit, rule: Rule) -> tuple[Listener, Listener]:
     def learn(post: Tensor) -> None:
         nonlocal pre, state
         assert pre is not None  # the synapse drives these neurons
-        change, state = rule.update(geometry, pre, post, state)
+        try:
+            change, state = rule.update(geometry, pre, post, state)
+        except RuntimeError as error:
+            raise SleepError(
+                f"{unit.name}: the rule fails on pre spikes {tuple(pre.shape)} and post spikes "
+                f"{tuple(post.shape)}: {error}"
+            ) from error
         if change.shape != weight.shape:  # which addition would stretch, or refuse without a name
             raise ConformanceError(
                 f"{unit.name}: the rule's change has shape {tuple(change.shape)}, the weights "

@@ -280,6 +280,12 @@ def test_what_cannot_be_converted_is_refused_by_name(name):
 
 
 def test_a_batch_norm_of_positions_is_not_folded():
+    other = nn.Sequential(nn.Flatten(1, 2), nn.Linear(8, 5), nn.BatchNorm1d(8), nn.ReLU())
+    with pytest.raises(ConversionError, match=r"2 \(BatchNorm1d\): must stand straight behind"):
+        to_snn(
+            nn.Sequential(*other, nn.Linear(5, 2)), torch.rand(2, 1, 8, 8), neuron=NEURON,
+            layers="all",
+        )  # fmt: skip
     cnn = nn.Sequential(nn.Flatten(1, 2), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU())
     with pytest.raises(ConversionError, match=r"output is \(2, 8, 8\) normalises positions"):
         to_snn(cnn, torch.rand(2, 1, 8, 8), neuron=NEURON, layers="all")
@@ -316,6 +322,11 @@ def test_a_silent_layer_is_named():
         model[0].bias.fill_(-1)
     with pytest.raises(ConversionError, match="0: silent for all 2 images"):
         to_snn(model, torch.rand(2, 1, 8, 8), neuron=NEURON)
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ConversionError, match="no images to measure"):
+        to_snn(plain(), torch.rand(0, 1, 8, 8), neuron=NEURON)
 
 
 def test_images_of_the_wrong_shape_are_refused():

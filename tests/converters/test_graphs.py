@@ -8,8 +8,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from converters import spiking_layers, to_ann, to_snn
+from converters import ConversionError, Legacy, spiking_layers, to_ann, to_snn
 from srcsnn.consolidation import run
+from srcsnn.errors import SleepError
 from srcsnn.neurons import LIF
 from srcsnn.plasticity import IncDec, plastic
 from srcsnn.replay import PoissonMean
@@ -267,3 +268,144 @@ def test_torchvisions_networks_sleep(name, size):
     convolutions = {f"{key}.weight" for key, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     assert changed == convolutions
     assert len(convolutions) == TORCHVISION.get(name, len(snn.units))
+
+
+class Forward(nn.Module):
+    """A network whose forward is given."""
+
+    def __init__(self, forward, **layers):
+        super().__init__()
+        self.body = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x):
+        return self.body(self, x)
+
+
+def layers(*channels):
+    torch.manual_seed(0)
+    pairs = zip(("a", "b", "c"), channels, strict=False)
+    return {name: nn.Conv2d(*each, 3, padding=1) for name, each in pairs}
+
+
+def aliased(self, x):
+    x = self.a(x).relu()
+    skip = x
+    x += self.b(x).relu()
+    return self.c(x + skip).relu()
+
+
+def statement(self, x):
+    x = self.a(x).relu()
+    x.mul_(0.1)
+    return self.b(x).relu()
+
+
+def statement_sum(self, x):
+    x = self.a(x).relu()
+    x.add_(self.b(x).relu())
+    return self.c(x).relu()
+
+
+def hooked():
+    model = Forward(lambda self, x: self.a(x).relu(), **layers((1, 2)))
+    model.a.register_forward_hook(lambda module, given, out: 3 * out)
+    return model
+
+
+THREE = ((1, 2), (2, 2), (2, 2))
+STRANGE = {
+    "another name": (lambda: Forward(aliased, **layers(*THREE)), "something else than the network"),
+    "statement": (lambda: Forward(statement, **layers(*THREE)), r"mul_.*assign its result"),
+    "sum as a statement": (lambda: Forward(statement_sum, **layers(*THREE)), "assign its result"),
+    "hooks": (hooked, r"a \(Conv2d\): has forward hooks"),
+    "ReLU6 of branches": (
+        lambda: Forward(
+            lambda self, x: self.c(F.relu6(torch.cat([self.a(x), self.b(x)], 1))).relu(),
+            **layers((1, 2), (1, 2), (4, 2)),
+        ),
+        r"relu6.*must stand straight behind one convolution",
+    ),
+    "reflected last": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")
+        ),
+        "padding_mode='reflect'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_would_be_converted_wrongly_is_refused(name):
+    make, message = STRANGE[name]
+    with pytest.raises(ConversionError, match=message):
+        to_snn(make(), images(), neuron=NEURON, layers="all")
+
+
+@torch.no_grad()
+def test_a_sum_in_place_of_images_leaves_them_alone():
+    model = Forward(lambda self, x: self.a(x.add_(0.5)).relu(), **layers((1, 2))).eval()
+    given = images()
+    spikes = given[:1].clone()
+    snn = to_snn(model, given, neuron=Integrate())
+    total = sum(snn(spikes) for _ in range(2000))
+    assert torch.equal(given, images())
+    assert torch.equal(spikes, images()[:1])
+    expected = model.a(images()[:1] + 0.5).relu()
+    torch.testing.assert_close(total / 2000 * snn.layers[0].largest, expected, atol=0.03, rtol=0.03)
+
+
+@torch.no_grad()
+def test_a_relu6_caps_whatever_the_weights():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU6(), nn.Conv2d(2, 1, 1), nn.ReLU())
+    model[0].weight[0, 0, 1, 1] = 20.0  # above 6, and lambda is the largest of all weights too
+    model[2].weight.abs_()
+    snn = to_snn(model, images(), neuron=Integrate())
+    assert snn.layers[0].largest == 6
+    total = sum(snn(images()[:1]) for _ in range(3000))
+    torch.testing.assert_close(
+        total / 3000 * snn.layers[-1].largest, model(images()[:1]), atol=0.05, rtol=0.03
+    )
+
+
+@torch.no_grad()
+def test_names_of_layers_do_not_collide_with_those_of_the_graph():
+    def forward(self, x):
+        p, q = self.a(x).relu(), self.b(x).relu()
+        return self.synapse_1(self.neurons_0(self.add(p + q).relu())).relu()
+
+    named = {"add": nn.Conv2d(2, 2, 1), "synapse_1": nn.Conv2d(2, 2, 1)}
+    model = Forward(forward, **layers((1, 2), (1, 2)), **named, neurons_0=nn.AvgPool2d(2)).eval()
+    for layer in (model.a, model.b, model.add, model.synapse_1):
+        layer.weight.abs_()
+    snn = to_snn(model, images(), neuron=Integrate())
+    assert [layer.name for layer in snn.layers] == ["a", "b", "add_", "add", "synapse_1"]
+    total = sum(snn(images()[:1]) for _ in range(3000))
+    torch.testing.assert_close(
+        total / 3000 * snn.layers[-1].largest, model(images()[:1]), atol=0.05, rtol=0.03
+    )
+
+
+def test_the_legacy_recursion_is_refused_where_branches_are_added():
+    with pytest.raises(ConversionError, match="legacy normalisation is for networks without"):
+        to_snn(Block(nn.Identity()), images(), neuron=NEURON, normalization=Legacy())
+
+
+def test_a_sum_that_broadcasts_is_refused_by_the_rule_with_the_layers_name():
+    def forward(self, x):
+        x = self.a(x).relu()
+        return (self.b(x) + self.c(F.adaptive_avg_pool2d(x, 1))).relu()
+
+    snn = to_snn(Forward(forward, **layers(*THREE)), images(), neuron=LIF(0.1, 0.9))
+    with plastic(snn, IncDec(1e-3, 1e-3)), pytest.raises(SleepError, match=r"^c: the rule fails"):
+        snn(images()[:1])
+
+
+def test_a_convolution_inside_a_sum_runs_once_in_a_step():
+    snn = to_snn(Block(nn.Conv2d(3, 3, 1)), images(), neuron=NEURON)
+    modules = [node.target for node in snn.graph.graph.nodes if node.op == "call_module"]
+    assert modules == [
+        "synapse_0", "neurons_0", "synapse_1", "neurons_1", "synapse_2", "synapse_3", "neurons_2",
+    ]  # fmt: skip
