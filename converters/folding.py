@@ -32,7 +32,7 @@ def fold_batch_norms(network: fx.GraphModule) -> dict[str, Tensor]:
         alone = kinds[below] is Kind.SYNAPSE and len(below.users) == 1
         if alone and called.count(str(below.target)) == 1 and str(below.target) not in folded:
             layer = network.get_submodule(str(below.target))
-            weight = network.get_parameter(f"{below.target}.weight")
+            weight: Tensor = layer.weight  # type: ignore[assignment]  # conv or linear
             if norm.num_features != len(weight):  # of positions, not of channels
                 continue
             folded[str(below.target)] = _fold(layer, norm)
