@@ -89,7 +89,11 @@ def accuracy_heat_map(results: Results, path: Path) -> None:
     axes = figure.subplots()
     axes.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     axes.set_xticks(range(len(columns)), [name.replace("-", " ") for name in columns], fontsize=8)
-    axes.set_yticks(range(len(methods)), methods, fontsize=8)
+    counts = [len(results.trials(method)) for method in methods]
+    rows = [
+        f"{m} (n = {n})" if n < max(counts) else m for m, n in zip(methods, counts, strict=True)
+    ]
+    axes.set_yticks(range(len(methods)), rows, fontsize=8)
     for y, row in enumerate(values):
         for x, value in enumerate(row):
             colour = "white" if value < 55 else "black"
