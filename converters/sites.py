@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import fx, nn
-from torch.nn.utils.parametrize import is_parametrized
+from torch import fx
 
 from converters.errors import ConversionError
 from converters.operations import (
@@ -22,6 +21,7 @@ from converters.operations import (
     is_in_place,
     operands,
 )
+from converters.refusals import refusal, shared_weights, strange_layer
 
 __all__ = ["Branch", "Layers", "Plan", "Site", "find_sites"]
 
@@ -134,13 +134,13 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
         # A convolution that cannot sleep must not be passed over when all are to sleep.
         asked = is_convolution(network, node) and layers in ("conv", "all")
         if kinds[node] is Kind.UNSUPPORTED and (node in needed or asked):
-            problems.setdefault(node, _refusal(network, node))
+            problems.setdefault(node, refusal(network, node))
         if is_in_place(node) and not node.users and needed.intersection(node.all_input_nodes):
             problems[node] = f"{describe(network, node)}: works in place; assign its result"
     for synapse in needed.intersection(synapses.values()):
-        if strange := _strange_layer(network, synapse):
+        if strange := strange_layer(network, synapse):
             problems[synapse] = strange
-    problems |= _shared_weights(network, synapses, needed)
+    problems |= shared_weights(network, synapses, needed)
     if problems:
         listed = "\n  ".join(problems.values())
         places = "1 place" if len(problems) == 1 else f"{len(problems)} places"
@@ -215,7 +215,7 @@ def _select(
             what = "convolution" if layers == "conv" else "Conv or Linear layer"
             there = f"; there are: {', '.join(synapses)}" if synapses else ""
             for node in network.graph.nodes:
-                there += f"\n  {_refusal(network, node)}" if is_convolution(network, node) else ""
+                there += f"\n  {refusal(network, node)}" if is_convolution(network, node) else ""
             raise ConversionError(f"the network has no {what} that could sleep{there}")
         return frozenset(names)
     unknown = [name for name in layers if name not in synapses]
@@ -274,7 +274,7 @@ def _find_activation(
     elif any(kinds[user] in (Kind.SYNAPSE, Kind.RELU) for user in below):
         for user in users:
             if kinds[user] is Kind.UNSUPPORTED:
-                problems.setdefault(user, _refusal(network, user))
+                problems.setdefault(user, refusal(network, user))
         if averaged := _relu_behind_average(root, kinds):
             problems[root] = (
                 f"{describe(network, root)}: a ReLU must stand straight behind it; there is an "
@@ -314,59 +314,3 @@ def _descendants(node: fx.Node) -> Iterator[fx.Node]:
             seen.add(user)
             yield user
             waiting.extend(user.users)
-
-
-def _refusal(network: fx.GraphModule, node: fx.Node) -> str:
-    what = describe(network, node)
-    module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        if module.running_var is None:
-            return f"{what}: has no running statistics, so that an image depends on its batch"
-        return (
-            f"{what}: must stand straight behind one convolution or linear layer, and be the only "
-            "one to use its output"
-        )
-    if module is not None and is_parametrized(module):
-        return (
-            f"{what}: its weights are computed from others; make them plain with "
-            "torch.nn.utils.parametrize.remove_parametrizations"
-        )
-    if module is not None and getattr(module, "padding_mode", "zeros") != "zeros":
-        return f"{what}: padding_mode={module.padding_mode!r}, only zero padding is supported"
-    if len([below for below in node.all_input_nodes if below.op != "get_attr"]) > 1:
-        return f"{what}: joins branches by other means than a sum or a concatenation"
-    if getattr(node.target, "__name__", "").startswith("dropout"):
-        return f"{what}: active in eval mode too; pass training=self.training"
-    return f"{what}: not supported"
-
-
-def _strange_layer(network: fx.GraphModule, synapse: fx.Node) -> str | None:
-    """Why the layer of a synapse computes something else than its class says, if it does."""
-    layer, what = network.get_submodule(str(synapse.target)), describe(network, synapse)
-    if layer._forward_hooks or layer._forward_pre_hooks:
-        return f"{what}: has forward hooks, which a spiking network would not call; remove them"
-    if "weight" not in layer._parameters:
-        return (
-            f"{what}: its weights are computed from others; make them plain parameters "
-            "(torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove)"
-        )
-    return None
-
-
-def _shared_weights(
-    network: fx.GraphModule, synapses: Mapping[str, fx.Node], needed: set[fx.Node]
-) -> dict[fx.Node, str]:
-    """Layers that run twice in a forward, or that hold the same tensor: one change, two places."""
-    owners: dict[int, str] = {}
-    problems: dict[fx.Node, str] = {}
-    for name, last in synapses.items():
-        calls = [n for n in network.graph.nodes if n.op == "call_module" and n.target == name]
-        if len(calls) > 1 and needed.intersection(calls):
-            problems[last] = (
-                f"{describe(network, last)}: used {len(calls)} times in one forward; give each "
-                "use a layer of its own"
-            )
-        owner = owners.setdefault(id(network.get_submodule(name).weight), name)
-        if owner != name and needed.intersection((last, synapses[owner])):
-            problems[last] = f"{describe(network, last)}: shares its weights with {owner}"
-    return problems

@@ -1,0 +1,67 @@
+"""Why an operation or a layer cannot be simulated, in words that say what would be right."""
+
+from collections.abc import Mapping
+
+from torch import fx, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from converters.operations import describe
+
+__all__ = ["refusal", "shared_weights", "strange_layer"]
+
+
+def refusal(network: fx.GraphModule, node: fx.Node) -> str:
+    """Why an operation is not supported."""
+    what = describe(network, node)
+    module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if module.running_var is None:
+            return f"{what}: has no running statistics, so that an image depends on its batch"
+        return (
+            f"{what}: must stand straight behind one convolution or linear layer, and be the only "
+            "one to use its output"
+        )
+    if module is not None and is_parametrized(module):
+        return (
+            f"{what}: its weights are computed from others; make them plain with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
+    if module is not None and getattr(module, "padding_mode", "zeros") != "zeros":
+        return f"{what}: padding_mode={module.padding_mode!r}, only zero padding is supported"
+    if len([below for below in node.all_input_nodes if below.op != "get_attr"]) > 1:
+        return f"{what}: joins branches by other means than a sum or a concatenation"
+    if getattr(node.target, "__name__", "").startswith("dropout"):
+        return f"{what}: active in eval mode too; pass training=self.training"
+    return f"{what}: not supported"
+
+
+def strange_layer(network: fx.GraphModule, synapse: fx.Node) -> str | None:
+    """Why the layer of a synapse computes something else than its class says, if it does."""
+    layer, what = network.get_submodule(str(synapse.target)), describe(network, synapse)
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return f"{what}: has forward hooks, which a spiking network would not call; remove them"
+    if "weight" not in layer._parameters:
+        return (
+            f"{what}: its weights are computed from others; make them plain parameters "
+            "(torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove)"
+        )
+    return None
+
+
+def shared_weights(
+    network: fx.GraphModule, synapses: Mapping[str, fx.Node], needed: set[fx.Node]
+) -> dict[fx.Node, str]:
+    """Layers that run twice in a forward, or that hold the same tensor: one change, two places."""
+    owners: dict[int, str] = {}
+    problems: dict[fx.Node, str] = {}
+    for name, last in synapses.items():
+        calls = [n for n in network.graph.nodes if n.op == "call_module" and n.target == name]
+        if len(calls) > 1 and needed.intersection(calls):
+            problems[last] = (
+                f"{describe(network, last)}: used {len(calls)} times in one forward; give each "
+                "use a layer of its own"
+            )
+        owner = owners.setdefault(id(network.get_submodule(name).weight), name)
+        if owner != name and needed.intersection((last, synapses[owner])):
+            problems[last] = f"{describe(network, last)}: shares its weights with {owner}"
+    return problems
