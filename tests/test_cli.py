@@ -189,8 +189,10 @@ def test_help_imports_nothing_heavy():
 def test_ctrl_c_leaves_a_readable_raster_and_says_so(night, tmp_path):
     raster = tmp_path / "run.h5"
     words = sleep_words(night, "--raster", raster, "--set", "steps=1000000", output="no.pt")
+    # Jobs in the background of some shells are deaf to Ctrl-C, and so are their children.
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
-        [sys.executable, "-c", "from srcsnn.cli import main; main()", *map(str, words)],
+        [sys.executable, "-c", f"{hears}; from srcsnn.cli import main; main()", *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     part = Path(f"{raster}.part")
