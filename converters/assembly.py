@@ -135,6 +135,7 @@ class _Assembly:
         operator = self._network.get_submodule(branch.synapse)
         current = None
         if operator.bias is not None and self._bias == "scaled":
+            # mypy: torch types what a module holds as a tensor or a module.
             values: Tensor = operator.bias.detach().clone()  # type: ignore[operator]
             spatial = (1,) * (operator.weight.dim() - 2)  # type: ignore[operator]
             current = (alpha / signal.worth * values).view(-1, *spatial)

@@ -54,6 +54,7 @@ def _fold(layer: nn.Module, norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
     if norm.weight is not None:
         scale = scale * norm.weight
     mean = norm.running_mean
+    # mypy: torch types what a module holds as a tensor or a module.
     offset = (mean.neg() if layer.bias is None else layer.bias - mean) * scale  # type: ignore[operator]
     if norm.bias is not None:
         offset = offset + norm.bias
