@@ -119,6 +119,11 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
                     f"{describe(network, node)}: must stand straight behind one convolution, "
                     "linear layer or sum, whose neurons then have its cap"
                 )
+        if node in needed and kinds[node] is Kind.CONSTANT and any(map(sums.has, node.args)):
+            problems[node] = (
+                f"{describe(network, node)}: read the size of the sum, or of what comes before it, "
+                "and not of one of its branches"
+            )
         if node in needed and sums.is_root(node):
             branches = sums.branches(node, sleeping)
             name = next((b.synapse for b in branches if b.synapse is not None), node.name)
@@ -162,6 +167,10 @@ class _Sums:
             for _, term in self._terms(node)
             if term is not None
         }
+
+    def has(self, node: object) -> bool:
+        """Whether this is a current that is added to others."""
+        return node in self._inside
 
     def is_root(self, node: fx.Node) -> bool:
         """Whether neurons stand behind this node."""

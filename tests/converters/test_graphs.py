@@ -308,6 +308,13 @@ def statement_sum(self, x):
     return self.c(x).relu()
 
 
+def size_of_a_branch(self, x):
+    x = self.a(x).relu()
+    y = self.b(x)
+    z = (x + y).relu().view(y.size(0), -1, 6, 6)
+    return self.c(z).relu()
+
+
 def hooked():
     model = Forward(lambda self, x: self.a(x).relu(), **layers((1, 2)))
     model.a.register_forward_hook(lambda module, given, out: 3 * out)
@@ -319,6 +326,10 @@ STRANGE = {
     "another name": (lambda: Forward(aliased, **layers(*THREE)), "something else than the network"),
     "statement": (lambda: Forward(statement, **layers(*THREE)), r"mul_.*assign its result"),
     "sum as a statement": (lambda: Forward(statement_sum, **layers(*THREE)), "assign its result"),
+    "size of a branch": (
+        lambda: Forward(size_of_a_branch, **layers(*THREE)),
+        r"size.*read the size of the sum",
+    ),
     "hooks": (hooked, r"a \(Conv2d\): has forward hooks"),
     "ReLU6 of branches": (
         lambda: Forward(
