@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srcsnn.errors import ConfigError
-from srcsnn.memory import quick_layout
+from srcsnn.memory import keep_freed, quick_layout
 from srcsnn.models import check_takes
 from srcsnn.seeding import key, stream
 
@@ -83,6 +83,7 @@ def train(
     device = next(model.parameters()).device
     if precision not in get_args(Precision):
         raise ConfigError(f"precision={precision!r}: use {' or '.join(get_args(Precision))}")
+    keep_freed()
     optimizer = torch.optim.SGD(model.parameters(), lr=protocol.learning_rate, fused=True)
     order = stream(seed, "order")
     half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
