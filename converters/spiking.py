@@ -207,6 +207,11 @@ class SpikingNetwork(nn.Module):
         self.layers = tuple(layers)
         self.units = tuple(units)
 
+    @property
+    def sleeping(self) -> tuple[Unit, ...]:
+        """The units whose weights sleep changes."""
+        return tuple(unit for unit in self.units if unit.sleeps)
+
     def forward(self, spikes: Tensor) -> Tensor:
         """One time step: input spikes (B, C, H, W) in {0, 1} to the spikes of the last layer."""
         out: Tensor = self.graph.forward(spikes)

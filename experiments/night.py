@@ -6,8 +6,8 @@ import srcsnn
 from converters import to_ann
 from experiments.cells import Cell
 from experiments.place import Place, distortions_of
-from srcsnn import PoissonMean, load_config, prepare
-from srcsnn.consolidation import run
+from srcsnn import load_config, prepare
+from srcsnn.night import run
 from srcsnn.report import SpikeCounter, report_layer
 from srcsnn.seeding import stream
 
@@ -31,12 +31,6 @@ def trajectory(cell: Cell, place: Place) -> list[dict[str, Any]]:  # Any: JSON
     config = load_config(settings["config"])
     snn = prepare(model, place.images.train, config)
     before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
-    replay = PoissonMean(
-        place.images.train.mean(0),
-        max_rate_hz=config.max_rate_hz,
-        dt_s=config.dt_s,
-        rate_factor=config.rate_factor,
-    )
     every = max(1, config.steps // settings["snapshots"])
     counter = SpikeCounter()
     found: list[dict[str, Any]] = []  # Any: JSON
@@ -63,8 +57,8 @@ def trajectory(cell: Cell, place: Place) -> list[dict[str, Any]]:  # Any: JSON
     look(0, config.steps)
     run(
         snn,
-        replay,
-        config.make_rule(),
+        config.make_replay(place.images.train.mean(0)),
+        config.make_rules([unit.name for unit in snn.sleeping]),
         steps=config.steps,
         generator=stream(cell.trial, "sleep"),
         observers=[counter.see],

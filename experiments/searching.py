@@ -107,7 +107,4 @@ def _as_toml(found: Search, best: Candidate | None) -> str:
         f"{100 * clean:.2f} % clean"
         for name, (mean, clean) in rows.items()
     ]
-    # Numbers, words and lists of them are written alike in JSON and TOML.
-    settings = best.config.model_dump(exclude_unset=True) | {"neuron": "leaky"}
-    lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + best.config.with_changes(neuron="leaky").to_toml()

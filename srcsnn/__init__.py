@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from srcsnn.automatic import Settled, settle
     from srcsnn.checkpoints import load_checkpoint, load_into, save_checkpoint
-    from srcsnn.config import SleepConfig, load_config
-    from srcsnn.consolidation import SleepResult, prepare, sleep
+    from srcsnn.config import AutoConfig, SleepConfig, load_config
+    from srcsnn.consolidation import SleepResult, sleep
     from srcsnn.datasets import ImageSet, load_images
     from srcsnn.neurons import LIF, Leaky, SnnTorch
     from srcsnn.plasticity import IncDec, Oja, PairSTDP, Rule, plastic
+    from srcsnn.preparation import prepare
     from srcsnn.rasters import RecordPolicy, open_raster
     from srcsnn.replay import (
         ClassMeans,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LIF",
+    "AutoConfig",
     "ClassMeans",
     "ImageSet",
     "IncDec",
@@ -41,6 +44,7 @@ __all__ = [
     "Report",
     "Robustness",
     "Rule",
+    "Settled",
     "SleepConfig",
     "SleepResult",
     "SnnTorch",
@@ -54,16 +58,19 @@ __all__ = [
     "plastic",
     "prepare",
     "save_checkpoint",
+    "settle",
     "sleep",
 ]
 
 _HOMES = {
+    "automatic": ("Settled", "settle"),
     "checkpoints": ("load_checkpoint", "load_into", "save_checkpoint"),
-    "config": ("SleepConfig", "load_config"),
-    "consolidation": ("SleepResult", "prepare", "sleep"),
+    "config": ("AutoConfig", "SleepConfig", "load_config"),
+    "consolidation": ("SleepResult", "sleep"),
     "datasets": ("ImageSet", "load_images"),
     "neurons": ("LIF", "Leaky", "SnnTorch"),
     "plasticity": ("IncDec", "Oja", "PairSTDP", "Rule", "plastic"),
+    "preparation": ("prepare",),
     "rasters": ("RecordPolicy", "open_raster"),
     "replay": (
         "ClassMeans",

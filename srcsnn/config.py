@@ -1,25 +1,62 @@
 """The settings of a sleep: named after the paper's data sets, or read from a TOML file."""
 
+import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor
 
 from converters import Bias, Diehl, Legacy, Normalization, Percentile
 from srcsnn.errors import ConfigError
 from srcsnn.plasticity import IncDec
 from srcsnn.plugins import nearest
+from srcsnn.replay import PoissonMean
 
-__all__ = ["SleepConfig", "load_config", "named_configs", "parse_changes"]
+__all__ = [
+    "AutoConfig",
+    "SleepConfig",
+    "load_config",
+    "load_settings",
+    "named_configs",
+    "parse_changes",
+]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+S = TypeVar("S", bound="_Settings")
 
-class SleepConfig(BaseModel):
+
+class _Settings(BaseModel):
+    """Settings by name, each checked, none unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_values(cls, settings: object) -> object:
+        # pydantic would take true for 1.
+        if isinstance(settings, Mapping):
+            for name, value in settings.items():
+                if isinstance(value, bool):
+                    raise ValueError(f"{name} = {str(value).lower()}: no setting is true or false")
+        return settings
+
+    def with_changes(self, **changes: object) -> Self:
+        """A copy with some settings changed, checked again.
+
+        Raises:
+            ConfigError: as `load_config`.
+        """
+        given = self.model_dump(exclude_unset=True)
+        return _validate(type(self), given | changes, "the changed settings")
+
+
+class SleepConfig(_Settings):
     """All numbers of a sleep. Where the paper leaves a choice, the default is ours and said so.
 
     Attributes:
@@ -27,8 +64,9 @@ class SleepConfig(BaseModel):
         coefficient: factor on every alpha.
         thresholds: one for each spiking layer, in network order.
         decay: share of the voltage kept from step to step, in [0, 1].
-        inc: change of a weight when post and pre spike, 0 or more, in the CNN's units.
-        dec: amount subtracted when post spikes and pre is silent, 0 or more.
+        inc: change of a weight when post and pre spike, 0 or more, in the CNN's units; one for all
+            layers that sleep, or one for each, in network order.
+        dec: amount subtracted when post spikes and pre is silent, likewise.
         gate: width of the weight-dependent gate on every change (`IncDec`), in the CNN's units, or
             "off".
         dt_s: duration of a step in seconds.
@@ -42,14 +80,12 @@ class SleepConfig(BaseModel):
             with a threshold and a decay.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
     steps: Annotated[int, Field(gt=0)]
     coefficient: Positive
     thresholds: Annotated[tuple[Positive, ...], Field(min_length=1)]
     decay: Annotated[float, Field(ge=0, le=1)]
-    inc: NotNegative
-    dec: NotNegative
+    inc: NotNegative | Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+    dec: NotNegative | Annotated[tuple[NotNegative, ...], Field(min_length=1)]
     gate: Literal["off"] | Positive = "off"
     dt_s: Positive = 0.001
     max_rate_hz: Positive
@@ -59,16 +95,6 @@ class SleepConfig(BaseModel):
     percentile: Annotated[float, Field(gt=0, le=100)] = 99.9
     bias: Bias = "scaled"
     neuron: str = "leaky"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_truth_values(cls, settings: object) -> object:
-        # pydantic would take true for 1.
-        if isinstance(settings, Mapping):
-            for name, value in settings.items():
-                if isinstance(value, bool):
-                    raise ValueError(f"{name} = {str(value).lower()}: no setting is true or false")
-        return settings
 
     @model_validator(mode="after")
     def _percentile_is_used(self) -> Self:
@@ -84,23 +110,85 @@ class SleepConfig(BaseModel):
             return Percentile(self.percentile)
         return Legacy() if self.normalization == "legacy" else Diehl()
 
-    def make_rule(self) -> IncDec:
-        """The learning rule with these numbers."""
-        return IncDec(self.inc, self.dec, None if self.gate == "off" else self.gate)
-
-    def with_changes(self, **changes: object) -> "SleepConfig":
-        """A copy with some settings changed, checked again.
+    def make_rules(self, layers: Sequence[str]) -> tuple[IncDec, ...]:
+        """The learning rule with these numbers, for each of the named layers that sleep.
 
         Raises:
-            ConfigError: as `load_config`.
+            ConfigError: if there is neither one inc, or dec, for all nor one for each.
         """
-        return _validate(self.model_dump(exclude_unset=True) | changes, "the changed settings")
+        gate = None if self.gate == "off" else self.gate
+        incs, decs = (_one_each(name, getattr(self, name), layers) for name in ("inc", "dec"))
+        return tuple(IncDec(inc, dec, gate) for inc, dec in zip(incs, decs, strict=True))
+
+    def make_replay(self, image: Tensor) -> PoissonMean:
+        """Poisson noise shaped like this image (C, H, W), the mean of the training images."""
+        return PoissonMean(
+            image, max_rate_hz=self.max_rate_hz, dt_s=self.dt_s, rate_factor=self.rate_factor
+        )
+
+    def to_toml(self) -> str:
+        """The settings that were given, as a TOML file that `load_config` reads."""
+        # Numbers, words and lists of them are written alike in JSON and TOML.
+        settings = self.model_dump(exclude_unset=True)
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+
+
+class AutoConfig(_Settings):
+    """What a sleep should reach; `settle` finds the settings that reach it in a given network.
+
+    The defaults were chosen on training images of networks trained here; see the explanation
+    "Sleep without hand-set numbers".
+
+    Attributes:
+        rate: spikes per neuron and step that the mean image should call up in every layer, in
+            (0, 1); a threshold for each layer is found that gives it.
+        tolerance: how far from the rate a layer may stay, as a share of it.
+        dose: relative change of the weights (Frobenius norm, the root mean square over the layers
+            that sleep) at which the night ends, above 0.
+        keep: share of training images that must be classed as before the night, in [0, 1]; the
+            dose is halved until they are. Needs no labels.
+        dec_share: dec / (inc + dec), in [0, 1]. A synapse grows if its pre spikes in more than
+            this share of the post spikes.
+        steps: time steps that the dose is spread over.
+        brightest: spike probability of the brightest pixel of the mean image, in (0, 1].
+        decay: share of the voltage kept from step to step, in [0, 1].
+        gate: as in `SleepConfig`.
+        layers: the layers to put to sleep: "conv", "all", or a list of names.
+        bias: "scaled" by Diehl's rule, or "off".
+        neuron: as in `SleepConfig`.
+    """
+
+    rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    dose: Positive = 0.3
+    keep: Annotated[float, Field(ge=0, le=1)] = 0.99
+    dec_share: Annotated[float, Field(ge=0, le=1)] = 0.9
+    steps: Annotated[int, Field(gt=0)] = 100
+    brightest: Annotated[float, Field(gt=0, le=1)] = 0.25
+    decay: Annotated[float, Field(ge=0, le=1)] = 1.0
+    gate: Literal["off"] | Positive = "off"
+    layers: Literal["conv", "all"] | tuple[str, ...] = "conv"
+    bias: Bias = "scaled"
+    neuron: str = "leaky"
 
 
 def named_configs() -> tuple[str, ...]:
     """The names that `load_config` knows."""
     found = (files("srcsnn") / "configs").iterdir()
     return tuple(sorted(f.name.removesuffix(".toml") for f in found if f.name.endswith(".toml")))
+
+
+def load_settings(
+    config: "str | Path | SleepConfig | AutoConfig | Mapping[str, object]",
+) -> SleepConfig | AutoConfig:
+    """As `load_config`, and an `AutoConfig` for the name "auto" or as it is.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    if isinstance(config, AutoConfig):
+        return config
+    return AutoConfig() if config == "auto" else load_config(config)
 
 
 def load_config(config: "str | Path | SleepConfig | Mapping[str, object]") -> SleepConfig:
@@ -116,21 +204,23 @@ def load_config(config: "str | Path | SleepConfig | Mapping[str, object]") -> Sl
     if isinstance(config, SleepConfig):
         return config
     if isinstance(config, Mapping):
-        return _validate(dict(config), "the settings")
+        return _validate(SleepConfig, dict(config), "the settings")
     if str(config) in named_configs():
         source = files("srcsnn") / "configs" / f"{config}.toml"
-        return _validate(tomllib.loads(source.read_text("utf-8")), str(config))
+        return _validate(SleepConfig, tomllib.loads(source.read_text("utf-8")), str(config))
+    if config == "auto":
+        raise ConfigError('"auto" finds its settings in a network and its images: see settle')
     path = Path(config)
     if not path.is_file():
         raise ConfigError(
             f"no configuration {str(config)!r}{nearest(str(config), named_configs())}: "
-            f"neither a TOML file nor one of {', '.join(named_configs())}"
+            f"neither a TOML file nor one of auto, {', '.join(named_configs())}"
         )
     try:
         settings = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-    return _validate(settings, str(path))
+    return _validate(SleepConfig, settings, str(path))
 
 
 def parse_changes(assignments: Sequence[str]) -> dict[str, object]:
@@ -154,25 +244,40 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, object]:
     return changes
 
 
-def _validate(settings: dict[str, object], source: str) -> SleepConfig:
+def _one_each(name: str, value: float | Sequence[float], layers: Sequence[str]) -> Sequence[float]:
+    """A setting for each sleeping layer, out of one for all or one for each."""
+    if not isinstance(value, Sequence):
+        return [value] * len(layers)
+    if len(value) != len(layers):
+        raise ConfigError(
+            f"{name}: {len(value)} given for {len(layers)} sleeping layers ({', '.join(layers)})"
+        )
+    return value
+
+
+def _validate(kind: type[S], settings: dict[str, object], source: str) -> S:
     try:
-        return SleepConfig.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
+        told = (_explain(one, kind.model_fields) for one in error.errors(include_url=False))
         # Once each: a setting of two kinds is refused twice.
-        found = "; ".join(dict.fromkeys(_explain(one) for one in error.errors(include_url=False)))
+        found = "; ".join(dict.fromkeys(told))
         raise ConfigError(f"{source}: {found}") from error
 
 
-def _explain(error: object) -> str:
+def _explain(error: object, known: Iterable[str]) -> str:
     assert isinstance(error, dict)  # pydantic's ErrorDetails
     name = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        return f"unknown setting {name!r}{nearest(name, SleepConfig.model_fields)}"
+        return f"unknown setting {name!r}{nearest(name, known)}"
     if error["type"] == "missing":
         return f"{name} is missing"
     if name.startswith("layers."):  # pydantic tells why it is neither of the two kinds
         return f'layers = {error["input"]!r}: right would be "conv", "all", or a list of names'
     if name.startswith("gate."):
         return f'gate = {error["input"]!r}: right would be "off", or a number above 0'
+    if name.startswith(("inc.", "dec.")):
+        right = "a number, 0 or more, or a list with one for each sleeping layer"
+        return f"{name.partition('.')[0]} = {error['input']!r}: right would be {right}"
     message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
     return f"{name} = {error['input']!r}: {message}" if name else message

@@ -1,4 +1,4 @@
-"""Sleep: the time loop in which noise replays, layers fire, and weights change (Algorithm 1)."""
+"""Sleep: a trained CNN goes in, sleeps as a spiking network, and comes out with other weights."""
 
 import logging
 import time
@@ -11,15 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters import Neuron, Scale, SpikingNetwork, Unit, spiking_layers, to_ann, to_snn
-from srcsnn.config import SleepConfig, load_config
-from srcsnn.datasets import check_images
-from srcsnn.errors import ConfigError, ConformanceError, SleepError
-from srcsnn.memory import keep_freed
-from srcsnn.models import check_takes
-from srcsnn.neurons import LIF, NEURONS
-from srcsnn.plasticity import Rule, plastic
-from srcsnn.plugins import resolve
+from converters import Neuron, Scale, SpikingNetwork, Unit, to_ann
+from srcsnn.automatic import settle
+from srcsnn.config import AutoConfig, SleepConfig, load_settings
+from srcsnn.errors import ConfigError, SleepError
+from srcsnn.night import INPUT, run
+from srcsnn.plasticity import Rule
+from srcsnn.preparation import prepare
 from srcsnn.rasters import (
     HDF5Recorder,
     LayerKind,
@@ -29,17 +27,13 @@ from srcsnn.rasters import (
     estimate_bytes,
     open_raster,
 )
-from srcsnn.replay import PoissonMean, Replay
+from srcsnn.replay import Replay
 from srcsnn.report import Report, SpikeCounter, report_layer
 from srcsnn.seeding import stream
-from srcsnn.testing import check_neuron
 
-__all__ = ["SleepResult", "prepare", "run", "sleep"]
+__all__ = ["SleepResult", "sleep"]
 
 _log = logging.getLogger(__name__)
-
-INPUT = "input"
-"""Name of the input in rasters."""
 
 
 @dataclass(frozen=True)
@@ -61,78 +55,10 @@ class SleepResult:
     raster: Path | None
 
 
-def prepare(
-    model: nn.Module,
-    images: Tensor,
-    config: str | Path | SleepConfig | Mapping[str, object],
-    *,
-    neuron: Neuron | Sequence[Neuron] | None = None,
-    scales: Mapping[str, Scale] | None = None,
-) -> SpikingNetwork:
-    """The spiking network that would sleep with these settings.
-
-    Args:
-        model: a trained CNN.
-        images: (N, C, H, W) in [0, 1]: training images, from which activations are measured.
-        config: a name, a TOML file, or the settings, also as a dict.
-        neuron: your own model or models in place of the configured one.
-        scales: what `converters.measure` found in these images, if it was asked before.
-
-    Raises:
-        ConfigError: if there is not one threshold for each spiking layer.
-        ConformanceError: if a neuron of your own is not what the network needs.
-        DatasetError: if the images are not what the network takes.
-        SleepError: if a weight is not finite.
-        ConversionError: if the network cannot be converted.
-    """
-    config = load_config(config)
-    check_images(images)
-    check_takes(model, images)
-    bad = [name for name, weights in model.named_parameters() if not weights.isfinite().all()]
-    if bad:
-        raise SleepError(f"weights are NaN or infinite before sleep: {', '.join(bad)}")
-    own = neuron is not None or config.neuron not in NEURONS
-    if neuron is None:
-        names = spiking_layers(model, config.layers)
-        if len(names) != len(config.thresholds):
-            raise ConfigError(
-                f"thresholds: {len(config.thresholds)} given for {len(names)} spiking layers "
-                f"({', '.join(names)})"
-            )
-        make = resolve(config.neuron, NEURONS, "neuron", group="srcsnn.neurons")
-        neuron = [make(threshold, config.decay) for threshold in config.thresholds]
-    snn = to_snn(
-        model,
-        images if scales is None else scales,
-        neuron=neuron,
-        layers=config.layers,
-        normalization=config.make_normalization(),
-        coefficient=config.coefficient,
-        bias=config.bias,
-    )
-    if own:
-        _check_neurons(snn, tuple(images.shape[1:]))
-    return snn
-
-
-def _check_neurons(snn: SpikingNetwork, image: tuple[int, ...]) -> None:
-    """Raises ConformanceError, with the layer's name, for models that are no neurons."""
-    models = [layer.neurons.neuron for layer in snn.layers]
-    for layer in snn.layers:  # shapes are found with one that is known to work
-        layer.neurons.neuron = LIF(threshold=1.0, decay=0.0)
-    shapes = snn.shapes(image)
-    for layer, model in zip(snn.layers, models, strict=True):
-        layer.neurons.neuron = model
-        try:
-            check_neuron(model, (1, *shapes[layer.name]))
-        except ConformanceError as error:
-            raise ConformanceError(f"{layer.name}: {error}") from error
-
-
 def sleep(
     model: nn.Module,
     images: Tensor,
-    config: str | Path | SleepConfig | Mapping[str, object],
+    config: str | Path | SleepConfig | AutoConfig | Mapping[str, object] = "auto",
     *,
     seed: int,
     raster: str | Path | None = None,
@@ -141,7 +67,7 @@ def sleep(
     provenance: Mapping[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
     neuron: Neuron | Sequence[Neuron] | None = None,
-    rule: Rule | None = None,
+    rule: Rule | Sequence[Rule] | None = None,
     replay: Replay | None = None,
     scales: Mapping[str, Scale] | None = None,
 ) -> SleepResult:
@@ -151,7 +77,8 @@ def sleep(
         model: a trained CNN; it is not changed.
         images: (N, C, H, W) in [0, 1]: the training images. Activations are measured on all of
             them, and the input spikes are shaped like their mean.
-        config: a name such as "paper-mnist", a TOML file, a `SleepConfig`, or a dict.
+        config: a name such as "paper-mnist", a TOML file, a `SleepConfig`, or a dict; "auto" or an
+            `AutoConfig` to have `settle` find the settings first.
         seed: of the input spikes. Same seed, same bits: with or without a raster, on any device
             that computes alike, with snnTorch's neuron or the fast one.
         raster: a file to stream the spikes of the input and every spiking layer to.
@@ -160,7 +87,7 @@ def sleep(
         provenance: what else to note in the raster file.
         progress: called with the steps done and the steps in all.
         neuron: your own neuron model, or one for each spiking layer.
-        rule: your own rule in place of the configured `IncDec`.
+        rule: your own rule in place of the configured `IncDec`, or one for each sleeping layer.
         replay: your own source of input spikes in place of Poisson noise.
         scales: what `converters.measure` found in these images, for many sleeps of one network.
 
@@ -169,15 +96,20 @@ def sleep(
             find fault.
         SleepError: if a weight is not finite in the end.
     """
-    config = load_config(config)
-    snn = prepare(model, images, config, neuron=neuron, scales=scales)
+    settings, settled = load_settings(config), None
+    if isinstance(settings, AutoConfig):
+        if not (neuron is None and rule is None and replay is None):
+            raise ConfigError(
+                "auto finds its numbers for the inc/dec rule, the mean image, and neurons by name "
+                '(neuron = "module:attribute"); with objects of your own, give all settings'
+            )
+        settled = settle(model, images, settings, seed=seed, scales=scales)
+        settings = settled.config
+    snn = prepare(model, images, settings, neuron=neuron, scales=scales)
+    if rule is None:
+        rule = settings.make_rules([unit.name for unit in snn.sleeping])
     if replay is None:
-        replay = PoissonMean(
-            images.mean(0).to(snn.units[0].synapse.weight),
-            max_rate_hz=config.max_rate_hz,
-            dt_s=config.dt_s,
-            rate_factor=config.rate_factor,
-        )
+        replay = settings.make_replay(images.mean(0).to(snn.units[0].synapse.weight))
     before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
     counter = SpikeCounter()
     recorder = None
@@ -186,8 +118,8 @@ def sleep(
         if raster is not None:
             recorder = HDF5Recorder(raster, record, overwrite=overwrite, view=torch.from_numpy)
             files.enter_context(recorder)
-            notes = {"config": config.model_dump(), "seed": seed} | dict(provenance or {})
-            layout = _layout(snn, config, tuple(images.shape[1:]), notes)
+            notes = {"config": settings.model_dump(), "seed": seed} | dict(provenance or {})
+            layout = _layout(snn, settings, tuple(images.shape[1:]), notes)
             recorder.begin(layout)
             size = estimate_bytes(layout, record)
             _log.info("recording to %s: at most %.1f MB", raster, size / 1e6)
@@ -198,8 +130,8 @@ def sleep(
         run(
             snn,
             replay,
-            rule or config.make_rule(),
-            steps=config.steps,
+            rule,
+            steps=settings.steps,
             generator=stream(seed, "sleep"),
             observers=observers,
             progress=progress,
@@ -210,13 +142,19 @@ def sleep(
             raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
     counts = counter.counts or _recorded(recorder)
     layers = tuple(
-        report_layer(u, before[u.name], counts[u.layer.name] / config.steps, config.dt_s)
+        report_layer(u, before[u.name], counts[u.layer.name] / settings.steps, settings.dt_s)
         for u in snn.units
     )
     return SleepResult(
         model=to_ann(snn, model),
-        report=Report(layers, steps=config.steps, seconds=seconds),
-        config=config,
+        report=Report(
+            layers,
+            steps=settings.steps,
+            seconds=seconds,
+            choices=settled.choices if settled else (),
+            misses=settled.warnings if settled else (),
+        ),
+        config=settings,
         seed=seed,
         raster=Path(raster) if raster is not None else None,
     )
@@ -239,44 +177,6 @@ def _says_what_is_kept(raster: str | Path | None) -> Iterator[None]:
                     f"{raster} holds the spikes of {kept.steps_valid} of {kept.steps_planned} steps"
                 )
         raise
-
-
-@torch.inference_mode()
-def run(
-    snn: SpikingNetwork,
-    replay: Replay,
-    rule: Rule,
-    *,
-    steps: int,
-    generator: torch.Generator,
-    observers: Sequence[Callable[[str, Tensor], None]] = (),
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """The time loop: changes the weights of the network's sleeping units in place.
-
-    Args:
-        snn: a spiking network; all its neurons are reset before and after.
-        replay: where input spikes come from.
-        rule: how weights change.
-        steps: number of time steps.
-        generator: of the input spikes, on the CPU.
-        observers: after every step each is called with a layer's name and its spikes (B, ...),
-            "input" first, then every layer in network order. Tensors are made in inference mode.
-        progress: called after every step with the steps done and the steps in all.
-    """
-    spikes: dict[str, Tensor] = {}
-    keep_freed()
-    snn.reset()
-    with plastic(snn, rule), snn.observed(spikes.__setitem__):
-        for step in range(steps):
-            spikes[INPUT] = replay(step, generator)
-            snn(spikes[INPUT])
-            for observer in observers:
-                for name, fired in spikes.items():
-                    observer(name, fired)
-            if progress is not None:
-                progress(step + 1, steps)
-    snn.reset()
 
 
 def _layout(

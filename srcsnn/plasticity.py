@@ -1,6 +1,6 @@
 """Local learning rules, written once for every geometry, and the hooks that apply them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -172,18 +172,25 @@ def _check_rates(**rates: float) -> None:
 
 
 @contextmanager
-def plastic(snn: SpikingNetwork, rule: Rule) -> Iterator[None]:
+def plastic(snn: SpikingNetwork, rule: Rule | Sequence[Rule]) -> Iterator[None]:
     """Inside this block, every step of the network changes the weights of its sleeping units.
+
+    With one rule for all of them, or one for each.
 
     Each layer learns as soon as it has fired. In one step a weight is read before it is written,
     so this equals letting all layers fire first (Algorithm 1).
     """
+    rules = list(rule) if isinstance(rule, Sequence) else [rule] * len(snn.sleeping)
+    if len(rules) != len(snn.sleeping):
+        raise ConfigError(
+            f"{len(rules)} rules for {len(snn.sleeping)} sleeping layers: "
+            f"{', '.join(unit.name for unit in snn.sleeping)}"
+        )
     with torch.no_grad(), ExitStack() as hooks:
-        for unit in snn.units:
-            if unit.sleeps:
-                hear, learn = _hooks(unit, rule)
-                hooks.enter_context(listening(unit.synapse.listeners, hear))
-                hooks.enter_context(listening(unit.neurons.listeners, learn))
+        for unit, own in zip(snn.sleeping, rules, strict=True):
+            hear, learn = _hooks(unit, own)
+            hooks.enter_context(listening(unit.synapse.listeners, hear))
+            hooks.enter_context(listening(unit.neurons.listeners, learn))
         yield
 
 

@@ -86,16 +86,20 @@ class Report:
         layers: in network order.
         steps: time steps slept.
         seconds: wall time of the loop.
+        choices: in words, the settings that were found in the network itself, if they were.
+        misses: in words, what they could not reach.
     """
 
     layers: tuple[LayerReport, ...]
     steps: int
     seconds: float
+    choices: tuple[str, ...] = ()
+    misses: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Those of all layers."""
-        return tuple(warning for layer in self.layers for warning in layer.warnings)
+        """What was missed, and those of all layers."""
+        return (*self.misses, *(words for layer in self.layers for words in layer.warnings))
 
     def to_dict(self) -> dict[str, object]:
         """Plain numbers and words, for JSON."""

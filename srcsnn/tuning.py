@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from converters import measure
 from srcsnn.config import SleepConfig, load_config
-from srcsnn.consolidation import prepare, sleep
+from srcsnn.consolidation import sleep
 from srcsnn.distortions import Distortion
 from srcsnn.errors import ConfigError, SleepError
+from srcsnn.preparation import prepare
 from srcsnn.robustness import Robustness, evaluate
 from srcsnn.seeding import key, stream
 

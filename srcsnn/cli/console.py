@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from srcsnn.checkpoints import Checkpoint
 
 __all__ = [
-    "Arch", "Data", "DataRoot", "Download", "Overwrite", "Seed",
+    "Arch", "Config", "Data", "DataRoot", "Download", "Overwrite", "Seed",
     "interruptible", "load_model", "progress", "report_errors", "say",
 ]  # fmt: skip
 
@@ -24,6 +24,9 @@ P = ParamSpec("P")
 
 Arch = Annotated[
     str, typer.Option(help="The network: paper-mnist, paper-cifar10, or package.module:callable.")
+]
+Config = Annotated[
+    str, typer.Option(help="auto, paper-mnist, paper-cifar10, digits, or a TOML file.")
 ]
 Data = Annotated[
     str,

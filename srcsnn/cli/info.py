@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from srcsnn.cli.console import Arch, Data, DataRoot, Download, load_model, say
+from srcsnn.cli.console import Arch, Config, Data, DataRoot, Download, load_model, say
 
 EXAMPLES = "Example: srcsnn info model.pt --arch paper-mnist --data mnist --config paper-mnist"
 
@@ -13,23 +13,24 @@ def info(
     checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
     arch: Arch,
     data: Data,
-    config: Annotated[
-        str, typer.Option(help="paper-mnist, paper-cifar10, digits, or a TOML file.")
-    ],
+    config: Config = "auto",
     data_root: DataRoot = None,
     download: Download = False,
 ) -> None:
     """Show the spiking layers of a checkpoint: shapes, alpha, thresholds. Nothing sleeps."""
+    from srcsnn.automatic import settle
     from srcsnn.checkpoints import load_checkpoint
-    from srcsnn.config import load_config
-    from srcsnn.consolidation import prepare
+    from srcsnn.config import AutoConfig, load_settings
     from srcsnn.datasets import load_images
+    from srcsnn.preparation import prepare
     from srcsnn.tables import units_table
 
     loaded = load_checkpoint(checkpoint)
-    settings = load_config(config)
+    settings = load_settings(config)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
+    if isinstance(settings, AutoConfig):
+        settings = settle(model, images.images, settings, seed=0).config
     snn = prepare(model, images.images, settings)
     wrapped = f" under {loaded.wrapper!r}" if loaded.wrapper else ""
     say(f"{loaded.path}: {len(loaded.state_dict)} tensors{wrapped}, SHA-256 {loaded.sha256}")

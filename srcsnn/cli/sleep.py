@@ -6,6 +6,7 @@ import typer
 
 from srcsnn.cli.console import (
     Arch,
+    Config,
     Data,
     DataRoot,
     Download,
@@ -26,10 +27,11 @@ def sleep(
     checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
     arch: Arch,
     data: Data,
-    config: Annotated[
-        str, typer.Option(help="paper-mnist, paper-cifar10, digits, or a TOML file.")
-    ],
     output: Annotated[str, typer.Option("--output", "-o", help="Checkpoint to write.")],
+    config: Config = "auto",
+    save_config: Annotated[
+        str | None, typer.Option(help="TOML file for the settings that it sleeps with.")
+    ] = None,
     raster: Annotated[str | None, typer.Option(help="HDF5 file for the spikes.")] = None,
     record_layers: Annotated[
         list[str] | None, typer.Option(help="Layers to record, * matches; repeat for more.")
@@ -49,18 +51,20 @@ def sleep(
 ) -> None:
     """Put a checkpoint to sleep; write it again, same keys, with the slept weights.
 
-    Activations are measured on the training images; the labels are not used.
+    Activations are measured on the training images; the labels are not used. Without --config, the
+    settings are found in the network: a firing rate for every layer, and a dose of change that
+    keeps the classes of the training images.
     """
     import logging
 
     from rich.logging import RichHandler
 
     from srcsnn.checkpoints import check_output, load_checkpoint, save_checkpoint
-    from srcsnn.config import load_config, parse_changes
+    from srcsnn.config import load_settings, parse_changes
     from srcsnn.consolidation import sleep as run
     from srcsnn.datasets import load_images
     from srcsnn.errors import ConfigError
-    from srcsnn.files import check_distinct
+    from srcsnn.files import check_distinct, check_target, write_text
     from srcsnn.rasters import RecordPolicy
     from srcsnn.tables import report_table
 
@@ -70,12 +74,17 @@ def sleep(
     if raster is None and (record_layers or record_every > 1 or counts_only):
         raise ConfigError("nothing is recorded without --raster; name a file for the spikes")
     check_distinct({"the checkpoint to read": checkpoint, "the raster": raster})
-    check_distinct(
-        {"the new checkpoint": output, "its provenance": f"{output}.json", "the raster": raster}
-    )
+    check_distinct({
+        "the new checkpoint": output,
+        "its provenance": f"{output}.json",
+        "the raster": raster,
+        "the settings": save_config,
+    })  # fmt: skip
     loaded = load_checkpoint(checkpoint)
-    settings = load_config(config).with_changes(**parse_changes(set_ or []))
+    settings = load_settings(config).with_changes(**parse_changes(set_ or []))
     check_output(output, loaded, overwrite=overwrite)
+    if save_config:
+        check_target(save_config, overwrite=overwrite, error=ConfigError)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
     origin: dict[str, object] = {
@@ -104,6 +113,8 @@ def sleep(
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"{output} was not written")
             raise
+    for choice in result.report.choices:
+        say(f"found: {choice}")
     say(report_table(result.report))
     for warning in result.report.warnings:
         say(f"warning: {warning}")
@@ -114,3 +125,6 @@ def sleep(
     say(f"slept {result.report.steps} steps in {result.report.seconds:.2f} s: {output}")
     if raster:
         say(f"spikes: {raster}")
+    if save_config:
+        write_text(save_config, result.config.to_toml())
+        say(f"settings: {save_config}")

@@ -21,11 +21,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from converters import SpikingNetwork, to_snn
 from srcsnn.config import load_config
-from srcsnn.consolidation import run, sleep
+from srcsnn.consolidation import sleep
 from srcsnn.distortions import default_distortions
 from srcsnn.memory import images_at_once
 from srcsnn.models import paper_cifar10, paper_mnist
 from srcsnn.neurons import LIF
+from srcsnn.night import run
 from srcsnn.plasticity import IncDec
 from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout
 from srcsnn.replay import PoissonMean

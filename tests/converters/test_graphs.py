@@ -9,9 +9,9 @@ import torchvision
 from torch import nn
 
 from converters import ConversionError, Legacy, spiking_layers, to_ann, to_snn
-from srcsnn.consolidation import run
 from srcsnn.errors import SleepError
 from srcsnn.neurons import LIF
+from srcsnn.night import run
 from srcsnn.plasticity import IncDec, plastic
 from srcsnn.replay import PoissonMean
 from srcsnn.seeding import stream

@@ -1,0 +1,336 @@
+"""Sleep without hand-set numbers: settings found in the network itself, from a rate and a dose."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from converters import Layer, Scale, SpikingNetwork, measure, to_ann, to_snn
+from srcsnn.config import AutoConfig, SleepConfig
+from srcsnn.errors import DatasetError
+from srcsnn.memory import images_at_once
+from srcsnn.neurons import NEURONS, Neuron
+from srcsnn.night import run
+from srcsnn.plasticity import IncDec, Rule
+from srcsnn.plugins import resolve
+from srcsnn.preparation import check_before
+from srcsnn.replay import Replay
+from srcsnn.seeding import stream
+from srcsnn.synapses import Synapse
+
+__all__ = ["Settled", "settle"]
+
+_CALIBRATION_STEPS = 50
+_SAMPLE = 20_000
+"""Neurons of a layer whose rate stands for the layer's."""
+_PATIENCE = 4
+"""How many times as long as planned a night on trial may take to reach its dose."""
+_HALVINGS = 12
+_WATCHED = 1000
+"""Training images whose classes are to be kept."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Settings that were found, and what they reach.
+
+    Attributes:
+        config: all of them, explicit: sleep with these and the same seed gives the same bits.
+        auto: what was to be reached.
+        rates: spikes per neuron and step of each layer, before anything is learnt.
+        unmoved: names of the layers whose weights nothing changes.
+        dose: relative change of the weights that was aimed at in the end.
+        change: the relative change at the end of the night.
+        kept: share of the watched training images that keep their class; None if none was watched.
+    """
+
+    config: SleepConfig
+    auto: AutoConfig
+    rates: Mapping[str, float]
+    unmoved: tuple[str, ...]
+    dose: float
+    change: float
+    kept: float | None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """In words, what was chosen."""
+        thresholds = zip(self.rates.items(), self.config.thresholds, strict=True)
+        found = [
+            f"{name}: threshold {threshold:.4g}, at which it fires {rate:.4f} times a step"
+            for (name, rate), threshold in thresholds
+        ]
+        change = f"the weights change by {self.change:.3g} in {self.config.steps} steps"
+        found.append(f"dose {self.dose:.3g}: {change}")
+        if self.kept is not None:
+            found.append(f"{self.kept:.1%} of the training images keep their class")
+        return tuple(found)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """In words, what was not reached."""
+        auto = self.auto
+        found = [
+            f"{name}: fires {rate:.4f} times a step at any threshold, not {auto.rate:g}"
+            for name, rate in self.rates.items()
+            if abs(rate / auto.rate - 1) > auto.tolerance
+        ]
+        found += [f"{name}: nothing drives a change of its weights" for name in self.unmoved]
+        if self.change < self.dose:
+            found.append(f"the dose was not reached: the weights change by {self.change:.3g}")
+        if self.kept is not None and self.kept < auto.keep:
+            found.append(
+                f"only {self.kept:.1%} of the training images keep their class, even at this dose; "
+                "the network is very sensitive to its weights"
+            )
+        return tuple(found)
+
+
+def settle(
+    model: nn.Module,
+    images: Tensor,
+    auto: AutoConfig,
+    *,
+    seed: int,
+    scales: Mapping[str, Scale] | None = None,
+) -> Settled:
+    """Settings of a sleep that reaches a rate and a dose in this network.
+
+    First the threshold of each layer, from the input up: such that its neurons fire at the target
+    rate while the mean image is replayed and nothing learns. Then inc and dec of each layer, from
+    the drift of its weights in such a replay: such that all layers change alike. Then the number
+    of steps: a night on trial ends at the dose, and is repeated with half the dose while too many
+    training images change their class.
+
+    Args:
+        model: a trained CNN; it is not changed.
+        images: (N, C, H, W) in [0, 1]: the training images.
+        auto: what to reach.
+        seed: of the night that follows; the thresholds are found with other spikes of it.
+        scales: what `converters.measure` found in these images, if it was asked before.
+
+    Raises:
+        ConfigError, ConversionError, DatasetError, SleepError: as `prepare`.
+        SrcsnnError: if classes are to be kept and the network gives no scores (images, classes).
+    """
+    check_before(model, images)
+    make = resolve(auto.neuron, NEURONS, "neuron", group="srcsnn.neurons")
+    scales = measure(model, images, layers=auto.layers) if scales is None else scales
+
+    def network(thresholds: Sequence[float] = (1.0,)) -> SpikingNetwork:
+        neurons = [make(threshold, auto.decay) for threshold in thresholds]
+        one_or_each = neurons[0] if len(neurons) == 1 else neurons
+        return to_snn(model, scales, neuron=one_or_each, layers=auto.layers, bias=auto.bias)
+
+    snn = network()
+    config = _undosed(auto, images.mean(0), len(snn.layers))
+    replay = config.make_replay(images.mean(0).to(snn.units[0].synapse.weight))
+    thresholds, rates = [], []
+    for layer in snn.layers:  # from the input up, as a layer's currents are spikes of those below
+        currents = _currents(snn, layer, replay, stream(seed, "calibration"))
+        threshold, rate = _bisect(currents, make, auto)
+        layer.neurons.neuron = make(threshold, auto.decay)
+        thresholds.append(threshold)
+        rates.append(rate)
+    drift = _drift(snn, auto, replay, stream(seed, "calibration"))
+    watched = _Watched(model, images, seed) if auto.keep else None
+    for halving in range(_HALVINGS):
+        dose = auto.dose / 2**halving
+        strengths = [dose / (each * auto.steps) if each else 0.0 for each in drift]
+        config = config.with_changes(
+            thresholds=thresholds,
+            inc=[(1 - auto.dec_share) * each for each in strengths],
+            dec=[auto.dec_share * each for each in strengths],
+        )
+        snn = network(thresholds)
+        steps, change = _trial_night(snn, config, dose, replay, seed)
+        kept = watched.kept(to_ann(snn, model)) if watched else None
+        if kept is None or kept >= auto.keep:
+            break
+    return Settled(
+        config.with_changes(steps=steps),
+        auto,
+        rates=dict(zip((layer.name for layer in snn.layers), rates, strict=True)),
+        unmoved=tuple(u.name for u, each in zip(snn.sleeping, drift, strict=True) if not each),
+        dose=dose,
+        change=change,
+        kept=kept,
+    )
+
+
+def _undosed(auto: AutoConfig, image: Tensor, layers: int) -> SleepConfig:
+    """The settings that do not depend on weights; thresholds, inc and dec are yet to be found."""
+    brightest = float(image.max())
+    if not brightest > 0:
+        raise DatasetError("the mean of the training images is black: there is nothing to replay")
+    return SleepConfig(
+        steps=auto.steps,
+        coefficient=1.0,
+        thresholds=(1.0,) * layers,
+        decay=auto.decay,
+        inc=0.0,
+        dec=0.0,
+        gate=auto.gate,
+        dt_s=0.001,
+        max_rate_hz=1000 * auto.brightest / brightest,
+        layers=auto.layers,
+        bias=auto.bias,
+        neuron=auto.neuron,
+    )
+
+
+class _Probe:
+    """A neuron that never fires and keeps the currents into a sample of its layer."""
+
+    def __init__(self) -> None:
+        self.currents: list[Tensor] = []
+
+    def init_state(self, current: Tensor) -> None:
+        """None."""
+
+    def __call__(self, current: Tensor, state: None) -> tuple[Tensor, None]:
+        """Silence."""
+        flat = current.flatten()
+        self.currents.append(flat[:: -(-len(flat) // _SAMPLE)].clone())
+        return torch.zeros_like(current), None
+
+
+def _currents(
+    snn: SpikingNetwork, layer: Layer, replay: Replay, generator: torch.Generator
+) -> Tensor:
+    """The currents into a sample of a layer's neurons, (steps, neurons), while nothing learns."""
+    probe, neuron = _Probe(), layer.neurons.neuron
+    layer.neurons.neuron = probe
+    snn.reset()
+    with torch.inference_mode():
+        for step in range(_CALIBRATION_STEPS):
+            snn(replay(step, generator))
+    snn.reset()
+    layer.neurons.neuron = neuron
+    return torch.stack(probe.currents)
+
+
+@torch.inference_mode()
+def _bisect(
+    currents: Tensor, make: Callable[[float, float], Neuron], auto: AutoConfig
+) -> tuple[float, float]:
+    """The threshold at which such neurons fire at the target rate, and the rate that they have."""
+
+    def rate_at(threshold: float) -> float:
+        neuron = make(threshold, auto.decay)
+        state, spikes = neuron.init_state(currents[0]), 0.0
+        for current in currents:
+            fired, state = neuron(current.clone(), state)
+            spikes += float(fired.sum())
+        return spikes / currents.numel()
+
+    # The rate falls with the threshold. Outside these bounds no threshold makes sense: one below a
+    # millionth of the largest current is none, and no voltage is above the sum of all.
+    largest = float(currents.max())
+    if not largest > 0:
+        return 1.0, 0.0
+    low, high = 1e-6 * largest, 2 * largest * len(currents)
+    while True:
+        middle = math.sqrt(low * high)
+        rate = rate_at(middle)
+        if abs(rate / auto.rate - 1) <= auto.tolerance or high / low < 1.001:
+            return middle, rate
+        low, high = (middle, high) if rate > auto.rate else (low, middle)
+
+
+class _Tally:
+    """A rule that changes nothing and adds up what another would change."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule, self.total = rule, torch.tensor(0.0)
+
+    def init(self, synapse: Synapse) -> Any:  # noqa: ANN401  # the other rule's state
+        """The other rule's."""
+        return self.rule.init(synapse)
+
+    def update(
+        self,
+        synapse: Synapse,
+        pre: Tensor,
+        post: Tensor,
+        state: Any,  # noqa: ANN401
+    ) -> tuple[Tensor, Any]:
+        """No change."""
+        change, state = self.rule.update(synapse, pre, post, state)
+        self.total = self.total.to(change) + change
+        return torch.zeros_like(change), state
+
+
+def _drift(
+    snn: SpikingNetwork, auto: AutoConfig, replay: Replay, generator: torch.Generator
+) -> list[float]:
+    """The relative change of each sleeping layer in a step, if inc + dec were 1."""
+    gate = None if auto.gate == "off" else auto.gate
+    rule = IncDec(1 - auto.dec_share, auto.dec_share, gate)
+    tallies = [_Tally(rule) for _ in snn.sleeping]
+    run(snn, replay, tallies, steps=_CALIBRATION_STEPS, generator=generator)
+    return [
+        _share(tally.total, unit.synapse.weight.detach()) / _CALIBRATION_STEPS
+        for tally, unit in zip(tallies, snn.sleeping, strict=True)
+    ]
+
+
+def _trial_night(
+    snn: SpikingNetwork, config: SleepConfig, dose: float, replay: Replay, seed: int
+) -> tuple[int, float]:
+    """Sleeps until the dose; gives the steps that it took, and the change that was reached."""
+    before = [unit.synapse.weight.detach().clone() for unit in snn.sleeping]
+    change = 0.0
+
+    def reached() -> bool:
+        nonlocal change
+        changes = [
+            _share(unit.synapse.weight.detach() - weight, weight)
+            for unit, weight in zip(snn.sleeping, before, strict=True)
+        ]
+        change = math.sqrt(math.fsum(each**2 for each in changes) / len(changes))
+        return not change < dose  # a NaN ends the night as well
+
+    steps = run(
+        snn,
+        replay,
+        config.make_rules([unit.name for unit in snn.sleeping]),
+        steps=_PATIENCE * config.steps,
+        generator=stream(seed, "sleep"),
+        until=reached,
+    )
+    return steps, change
+
+
+def _share(change: Tensor, weights: Tensor) -> float:
+    """How large a change is beside the weights; 0 beside none."""
+    norm = float(weights.norm())
+    return float(change.norm()) / norm if norm else 0.0
+
+
+class _Watched:
+    """Training images whose classes a night should keep."""
+
+    def __init__(self, model: nn.Module, images: Tensor, seed: int) -> None:
+        chosen = torch.randperm(len(images), generator=stream(seed, "watched"))[:_WATCHED]
+        self.images = images[chosen]
+        self.classes = self._classes(model)
+
+    def kept(self, model: nn.Module) -> float:
+        """The share of the images that this network puts where the first one did."""
+        return float((self._classes(model) == self.classes).float().mean())
+
+    @torch.inference_mode()
+    def _classes(self, model: nn.Module) -> Tensor:
+        like = next(model.parameters())
+        was_training = model.training
+        model.eval()
+        try:
+            batches = torch.split(self.images, images_at_once(self.images))
+            scores = [model(batch.to(like, copy=True)) for batch in batches]
+        finally:
+            model.train(was_training)
+        return torch.cat(scores).argmax(1)

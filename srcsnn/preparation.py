@@ -1,0 +1,90 @@
+"""The spiking network that would sleep with given settings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from converters import Neuron, Scale, SpikingNetwork, spiking_layers, to_snn
+from srcsnn.config import SleepConfig, load_config
+from srcsnn.datasets import check_images
+from srcsnn.errors import ConfigError, ConformanceError, SleepError
+from srcsnn.models import check_takes
+from srcsnn.neurons import LIF, NEURONS
+from srcsnn.plugins import resolve
+from srcsnn.testing import check_neuron
+
+__all__ = ["check_before", "prepare"]
+
+
+def prepare(
+    model: nn.Module,
+    images: Tensor,
+    config: str | Path | SleepConfig | Mapping[str, object],
+    *,
+    neuron: Neuron | Sequence[Neuron] | None = None,
+    scales: Mapping[str, Scale] | None = None,
+) -> SpikingNetwork:
+    """The spiking network that would sleep with these settings.
+
+    Args:
+        model: a trained CNN.
+        images: (N, C, H, W) in [0, 1]: training images, from which activations are measured.
+        config: a name, a TOML file, or the settings, also as a dict.
+        neuron: your own model or models in place of the configured one.
+        scales: what `converters.measure` found in these images, if it was asked before.
+
+    Raises:
+        ConfigError: if there is not one threshold for each spiking layer.
+        ConformanceError: if a neuron of your own is not what the network needs.
+        DatasetError: if the images are not what the network takes.
+        SleepError: if a weight is not finite.
+        ConversionError: if the network cannot be converted.
+    """
+    config = load_config(config)
+    check_before(model, images)
+    own = neuron is not None or config.neuron not in NEURONS
+    if neuron is None:
+        names = spiking_layers(model, config.layers)
+        if len(names) != len(config.thresholds):
+            raise ConfigError(
+                f"thresholds: {len(config.thresholds)} given for {len(names)} spiking layers "
+                f"({', '.join(names)})"
+            )
+        make = resolve(config.neuron, NEURONS, "neuron", group="srcsnn.neurons")
+        neuron = [make(threshold, config.decay) for threshold in config.thresholds]
+    snn = to_snn(
+        model,
+        images if scales is None else scales,
+        neuron=neuron,
+        layers=config.layers,
+        normalization=config.make_normalization(),
+        coefficient=config.coefficient,
+        bias=config.bias,
+    )
+    if own:
+        _check_neurons(snn, tuple(images.shape[1:]))
+    return snn
+
+
+def check_before(model: nn.Module, images: Tensor) -> None:
+    """Raises DatasetError or SleepError unless this network can sleep on these images."""
+    check_images(images)
+    check_takes(model, images)
+    bad = [name for name, weights in model.named_parameters() if not weights.isfinite().all()]
+    if bad:
+        raise SleepError(f"weights are NaN or infinite before sleep: {', '.join(bad)}")
+
+
+def _check_neurons(snn: SpikingNetwork, image: tuple[int, ...]) -> None:
+    """Raises ConformanceError, with the layer's name, for models that are no neurons."""
+    models = [layer.neurons.neuron for layer in snn.layers]
+    for layer in snn.layers:  # shapes are found with one that is known to work
+        layer.neurons.neuron = LIF(threshold=1.0, decay=0.0)
+    shapes = snn.shapes(image)
+    for layer, model in zip(snn.layers, models, strict=True):
+        layer.neurons.neuron = model
+        try:
+            check_neuron(model, (1, *shapes[layer.name]))
+        except ConformanceError as error:
+            raise ConformanceError(f"{layer.name}: {error}") from error

@@ -1,0 +1,163 @@
+"""Sleep without hand-set numbers reaches what it promises, and says what it could not reach."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import srcsnn
+from srcsnn import AutoConfig, load_config, settle
+from srcsnn.config import load_settings
+from srcsnn.errors import ConfigError, DatasetError
+from srcsnn.night import run
+from srcsnn.plasticity import IncDec
+from srcsnn.seeding import stream
+from tests.test_cli import command, night
+
+__all__ = ["night"]  # the fixture
+
+QUICK = AutoConfig(steps=20, neuron="lif", keep=0)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Blobs at one of four places, which a small network tells apart after a moment's training."""
+    images = torch.rand(200, 1, 12, 12, generator=torch.Generator().manual_seed(0)) * 0.2
+    for index, image in enumerate(images):
+        top, left = divmod(index % 4, 2)
+        image[:, 6 * top + 1 : 6 * top + 5, 6 * left + 1 : 6 * left + 5] += 0.05
+    return images
+
+
+@pytest.fixture(scope="module")
+def model(images):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4),
+        )  # fmt: skip
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        for _ in range(30):
+            loss = nn.functional.cross_entropy(network(images), torch.arange(200) % 4)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert (network.eval()(images).argmax(1) == torch.arange(200) % 4).all()
+    return network
+
+
+def test_every_layer_fires_at_the_target_rate(model, images):
+    for rate in (0.02, 0.2):
+        config = settle(model, images, QUICK.with_changes(rate=rate), seed=0).config
+        snn = srcsnn.prepare(model, images, config)
+        counts = dict.fromkeys((layer.name for layer in snn.layers), 0.0)
+
+        def count(name, spikes, counts=counts):
+            if name in counts:
+                counts[name] += float(spikes.mean()) / 50
+
+        replay = config.make_replay(images.mean(0))
+        generator = stream(0, "calibration")
+        run(snn, replay, IncDec(0, 0), steps=50, generator=generator, observers=[count])
+        assert counts == pytest.approx(dict.fromkeys(counts, rate), rel=0.1)
+
+
+def test_the_night_ends_at_the_dose_and_all_layers_change_alike(model, images):
+    for dose in (0.05, 0.2):
+        night = srcsnn.sleep(model, images, QUICK.with_changes(dose=dose), seed=0)
+        changes = [layer.change for layer in night.report.layers]
+        reached = math.sqrt(sum(change**2 for change in changes) / 2)
+        assert dose <= reached < 1.4 * dose
+        assert all(dose / 3 < change < 3 * dose for change in changes)
+        assert not night.report.misses
+
+
+def test_the_settings_written_out_give_the_same_bits(model, images, tmp_path):
+    night = srcsnn.sleep(model, images, AutoConfig(steps=20), seed=3)
+    path = tmp_path / "found.toml"
+    path.write_text(night.config.to_toml())
+    again = srcsnn.sleep(model, images, path, seed=3)
+    assert again.config == night.config
+    assert not torch.equal(night.model[0].weight, model[0].weight)
+    for name, value in night.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+
+
+def test_the_dose_is_halved_until_the_classes_are_kept(model, images):
+    def kept(auto):
+        slept = srcsnn.sleep(model, images, auto, seed=0).model
+        return float((slept(images).argmax(1) == model(images).argmax(1)).float().mean())
+
+    large = QUICK.with_changes(dose=4.0, dec_share=0.2)
+    assert kept(large) < 0.9
+    assert kept(large.with_changes(keep=0.99)) >= 0.99
+    found = settle(model, images, large.with_changes(keep=0.99), seed=0)
+    assert found.kept >= 0.99
+    assert found.dose in {4.0 / 2**halvings for halvings in range(1, 12)}
+
+
+def test_a_layer_that_cannot_fire_is_reported_and_not_forced(model, images):
+    network = copy.deepcopy(model)
+    network[1].bias.data[0] = -100  # so that the only channel that could excite layer 4 is silent
+    network[4].weight.data.abs_().neg_()
+    network[4].weight.data[:, 0] = 1
+    network[4].bias.data.zero_()
+    night = srcsnn.sleep(network, images, QUICK, seed=0)
+    missed = " | ".join(night.report.warnings)
+    assert "4: fires 0.0000 times a step at any threshold, not 0.05" in missed
+    assert "4: nothing drives a change of its weights" in missed
+    assert torch.equal(night.model[4].weight, network[4].weight)
+    assert not torch.equal(night.model[0].weight, network[0].weight)
+
+
+def test_same_seed_same_settings(model, images):
+    first = settle(model, images, QUICK, seed=0)
+    assert settle(model, images, QUICK, seed=0) == first
+    assert settle(model, images, QUICK, seed=1).config != first.config
+
+
+def test_any_neuron_by_name_is_given_thresholds(model, images):
+    auto = QUICK.with_changes(neuron="tests.test_automatic:slow", dose=0.1)
+    found = settle(model, images, auto, seed=0)
+    assert not found.warnings
+    assert found.config.thresholds != settle(model, images, QUICK, seed=0).config.thresholds
+
+
+def slow(threshold, decay):
+    """A neuron that keeps half of its voltage, whatever it is told."""
+    return srcsnn.LIF(threshold, 0.5 * decay)
+
+
+def test_what_auto_cannot_know_is_refused(model, images):
+    with pytest.raises(ConfigError, match="auto finds its numbers for the inc/dec rule"):
+        srcsnn.sleep(model, images, "auto", seed=0, rule=IncDec(0, 0))
+    with pytest.raises(ConfigError, match="see settle"):
+        load_config("auto")
+    with pytest.raises(ConfigError, match=r"unknown setting 'dosis' .did you mean 'dose'"):
+        load_settings("auto").with_changes(dosis=1)
+    with pytest.raises(DatasetError, match="is black"):
+        settle(model, torch.zeros(4, 1, 12, 12), QUICK, seed=0)
+
+
+def test_one_inc_and_dec_for_each_sleeping_layer(model, images):
+    found = settle(model, images, QUICK, seed=0).config
+    assert len(found.inc) == len(found.dec) == 2
+    with pytest.raises(ConfigError, match=r"inc: 3 given for 2 sleeping layers \(0, 4\)"):
+        srcsnn.sleep(model, images, found.with_changes(inc=[0, 0, 0]), seed=0)
+    with pytest.raises(ConfigError, match=r"3 rules for 2 sleeping layers: 0, 4"):
+        srcsnn.sleep(model, images, found, seed=0, rule=[IncDec(0, 0)] * 3)
+
+
+def test_the_command_line_needs_no_settings(night, tmp_path, capsys):
+    words = ["sleep", night / "model.pt", "--arch", "paper-mnist", "--data", night / "data.npz"]
+    found, slept, again = (tmp_path / name for name in ("found.toml", "slept.pt", "again.pt"))
+    assert command(*words, "-o", slept, "--save-config", found, "--set", "steps=10") == 0
+    assert "found: conv1: threshold" in capsys.readouterr().out
+    assert command(*words, "-o", again, "--config", found) == 0
+    first, second = (torch.load(path, weights_only=True)["state_dict"] for path in (slept, again))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert command(*words, "-o", tmp_path / "x.pt", "--save-config", found) == 2
+    assert "is there already" in capsys.readouterr().err
