@@ -166,7 +166,7 @@ class AutoConfig(_Settings):
     steps: Annotated[int, Field(gt=0)] = 100
     brightest: Annotated[float, Field(gt=0, le=1)] = 0.25
     decay: Annotated[float, Field(ge=0, le=1)] = 1.0
-    gate: Literal["off"] | Positive = "off"
+    gate: Literal["off"] | Positive = 0.001
     layers: Literal["conv", "all"] | tuple[str, ...] = "conv"
     bias: Bias = "scaled"
     neuron: str = "leaky"

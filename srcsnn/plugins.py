@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from srcsnn.errors import ConfigError
 
-__all__ = ["nearest", "resolve"]
+__all__ = ["current_folder_importable", "nearest", "resolve"]
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def resolve(name: str, builtins: Mapping[str, T], kind: str, group: str | None =
 
 def _import(module_name: str, name: str, kind: str) -> ModuleType:
     try:
-        with _current_folder_importable():
+        with current_folder_importable():
             return importlib.import_module(module_name)
     # Whatever a user's module does while it is imported, even exit, is reported as its failure.
     except (Exception, SystemExit) as cause:
@@ -89,7 +89,7 @@ def _import(module_name: str, name: str, kind: str) -> ModuleType:
 
 
 @contextmanager
-def _current_folder_importable() -> Iterator[None]:
+def current_folder_importable() -> Iterator[None]:
     """Puts the working directory in front of `sys.path`, as `python -m` does."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)

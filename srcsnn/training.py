@@ -1,5 +1,6 @@
 """The paper's training: plain SGD on the binary cross-entropy of one-hot targets."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from srcsnn.memory import keep_freed, quick_layout
 from srcsnn.models import check_takes
 from srcsnn.seeding import key, stream
 
-__all__ = ["PROTOCOLS", "Precision", "Protocol", "initialize", "train"]
+__all__ = ["PROTOCOLS", "Precision", "Protocol", "fit_head", "initialize", "train"]
 
 Precision = Literal["float32", "bfloat16"]
 """What convolutions and linear layers are computed in while training; weights are float32."""
@@ -66,6 +67,9 @@ def train(
 ) -> None:
     """Trains the network in place and leaves it in eval mode.
 
+    Frozen parameters (`requires_grad` is false) stay as they are, and layers that have no others
+    stay in eval mode, so that a BatchNorm keeps its statistics.
+
     Args:
         model: maps (B, C, H, W) to logits (B, classes).
         images: (N, C, H, W) in [0, 1].
@@ -79,29 +83,87 @@ def train(
         ConfigError: for a precision that there is not.
         DatasetError: if the images or labels do not fit the network.
     """
-    check_takes(model, images, labels)
-    device = next(model.parameters()).device
     if precision not in get_args(Precision):
         raise ConfigError(f"precision={precision!r}: use {' or '.join(get_args(Precision))}")
-    keep_freed()
-    optimizer = torch.optim.SGD(model.parameters(), lr=protocol.learning_rate, fused=True)
+    trained = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=protocol.learning_rate, fused=True)
+    schedule = (protocol.epochs, protocol.batch_size)
+    _fit(model, images, labels, optimizer, _one_hot_loss, schedule, seed, precision, progress)
+
+
+def fit_head(
+    model: nn.Module, images: Tensor, labels: Tensor, *, seed: int, epochs: int = 1
+) -> nn.Module:
+    """A copy whose linear layers are fitted to clean images; everything else stays as it is.
+
+    Sleep changes what convolutions say, and this teaches the classifier behind them to hear it:
+    the paper's feed-forward fitting (Section "Networks", FFF), with Adam and cross-entropy, as
+    they do for networks that were trained in other ways than the paper's.
+
+    Args:
+        model: maps (B, C, H, W) to logits (B, classes); it is not changed.
+        images: (N, C, H, W) in [0, 1]: training images.
+        labels: (N,) class numbers.
+        seed: of the order of the images and of dropout.
+        epochs: passes over the images.
+
+    Raises:
+        ConfigError: if the network has no linear layer.
+        DatasetError: if the images or labels do not fit the network.
+    """
+    fitted = copy.deepcopy(model)
+    linear = [module for module in fitted.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError("the network has no linear layer, so there is no head to fit")
+    before = [parameter.requires_grad for parameter in fitted.parameters()]
+    fitted.requires_grad_(False)
+    for module in linear:
+        module.requires_grad_(True)
+    trained = [parameter for parameter in fitted.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=2e-4)
+    _fit(fitted, images, labels, optimizer, F.cross_entropy, (epochs, 64), seed)
+    for parameter, required in zip(fitted.parameters(), before, strict=True):
+        parameter.requires_grad_(required)
+    return fitted
+
+
+def _one_hot_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    targets = F.one_hot(labels, logits.shape[1]).float()
+    return F.binary_cross_entropy_with_logits(logits, targets)
+
+
+def _fit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    schedule: tuple[int, int],
+    seed: int,
+    precision: Precision = "float32",
+    progress: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> None:
+    """The loop of all training; the schedule is (epochs, images a step)."""
+    check_takes(model, images, labels)
+    device = next(model.parameters()).device
     order = stream(seed, "order")
     half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    epochs, batch_size = schedule
+    keep_freed()
     layout = quick_layout(model.eval(), images)
     with torch.random.fork_rng(devices=[]), _in_layout(model, layout):
         torch.manual_seed(key(seed, "dropout") % 2**63)  # dropout takes no generator
-        for epoch in range(1, protocol.epochs + 1):
+        for epoch in range(1, epochs + 1):
             total = torch.zeros(())
             shuffled = torch.randperm(len(images), generator=order)
-            for batch in torch.split(shuffled, protocol.batch_size):
+            for batch in torch.split(shuffled, batch_size):
                 with half:
                     logits = model(images[batch].to(device, memory_format=layout))
-                targets = F.one_hot(labels[batch].to(device), logits.shape[1]).float()
-                loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+                mistake = loss(logits.float(), labels[batch].to(device))
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]  # torch
+                mistake.backward()  # type: ignore[no-untyped-call]  # torch
                 optimizer.step()
-                total += loss.detach().cpu() * len(batch)
+                total += mistake.detach().cpu() * len(batch)
             progress(epoch, float(total) / len(images))
 
 
@@ -109,6 +171,10 @@ def train(
 def _in_layout(model: nn.Module, layout: torch.memory_format) -> Iterator[None]:
     """Inside this block the model trains in this layout; in the end it evaluates in the usual."""
     model.train().to(memory_format=layout)
+    for module in model.modules():
+        own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
+        if own and not any(own):
+            module.eval()
     try:
         yield
     finally:

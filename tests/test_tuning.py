@@ -3,13 +3,12 @@ import dataclasses
 import pytest
 import torch
 
-from srcsnn import tuning
 from srcsnn.config import load_config
 from srcsnn.distortions import GaussianNoise
 from srcsnn.errors import ConfigError, SleepError
 from srcsnn.models import paper_mnist
 from srcsnn.training import initialize
-from srcsnn.tuning import SPACE, Candidate, Range, Search, search
+from srcsnn.tuning import SPACE, Candidate, Range, Search, generations, search
 
 START = load_config("paper-mnist").with_changes(steps=12, thresholds=[0.5, 1.5])
 SMALL = dict(SPACE) | {"steps": Range(5, 15, whole=True)}
@@ -66,10 +65,10 @@ def test_it_measures_a_part_of_the_training_images_under_noise_of_its_own(digits
 
     def evaluate(network, images, labels, *, distortions, seed):
         seen.append((images, labels, seed))
-        return tuning_evaluate(network, images, labels, distortions=distortions, seed=seed)
+        return real_evaluate(network, images, labels, distortions=distortions, seed=seed)
 
-    tuning_evaluate = tuning.evaluate
-    monkeypatch.setattr(tuning, "evaluate", evaluate)
+    real_evaluate = generations.evaluate
+    monkeypatch.setattr(generations, "evaluate", evaluate)
     look(digits, trials=2)
     assert len(seen) == 3  # the baseline and two candidates
     images, labels, seed = seen[0]
@@ -88,7 +87,7 @@ def test_weights_that_blow_up_are_an_answer(digits, monkeypatch):
     def sleep(*arguments, **options):
         raise SleepError("conv1: weights are not finite after sleep")
 
-    monkeypatch.setattr(tuning, "sleep", sleep)
+    monkeypatch.setattr(generations, "sleep", sleep)
     found = look(digits, trials=3)
     assert [(each.clean, each.mean) for each in found.candidates] == [(0.0, 0.0)] * 3
     assert found.best is None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from srcsnn.cli import demo, evaluate, info, inspect, sleep, train
+from srcsnn.cli import demo, evaluate, info, inspect, sleep, train, tune
 from srcsnn.cli.console import interruptible, report_errors
 
 __all__ = ["app", "main"]
@@ -24,7 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo.demo, train.train, sleep.sleep, evaluate.evaluate, info.info, inspect.inspect):
+COMMANDS = (
+    demo.demo, train.train, sleep.sleep, tune.tune, evaluate.evaluate, info.info, inspect.inspect,
+)  # fmt: skip
+for command in COMMANDS:
     app.command(epilog=sys.modules[command.__module__].EXAMPLES)(interruptible(command))
 
 

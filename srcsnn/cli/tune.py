@@ -1,0 +1,142 @@
+"""`srcsnn tune`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srcsnn.cli.console import (
+    Arch,
+    Config,
+    Data,
+    DataRoot,
+    Download,
+    Seed,
+    load_model,
+    progress,
+    say,
+)
+
+EXAMPLES = "Example: srcsnn tune model.pt --arch paper-mnist --data mnist -o tuned"
+
+
+def tune(
+    checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
+    arch: Arch,
+    data: Data,
+    folder: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for the network, its settings, the study."),
+    ],
+    config: Config = "auto",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting to start from: layers=all; repeat for more."),
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Settings to try, at most.", min=1)] = 1000,
+    minutes: Annotated[
+        float, typer.Option(help="Begin no other settings later than this.", min=0)
+    ] = 10.0,
+    workers: Annotated[
+        int, typer.Option(help="Processes; 1 for a search that can be repeated.", min=1)
+    ] = min(4, os.cpu_count() or 1),
+    distortions: Annotated[
+        str | None,
+        typer.Option(help="Whose mean is to be high: gn, gb, sp, se, with commas."),
+    ] = None,
+    clean_loss: Annotated[
+        float, typer.Option(help="Clean accuracy that may be lost, in points.", min=0)
+    ] = 1.5,
+    fit_head: Annotated[
+        bool, typer.Option(help="Try fitting the linear layers after sleep as well.")
+    ] = True,
+    study: Annotated[
+        str | None, typer.Option(help="SQLite file or URL of a database instead of the folder's.")
+    ] = None,
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    download: Download = False,
+) -> None:
+    """Search the settings under which a checkpoint sleeps best, and sleep it with the best.
+
+    Training images and their labels alone decide; test images are looked at in the end. A search
+    that was stopped goes on when it is asked for again with the same folder.
+    """
+    from srcsnn.checkpoints import check_output, load_checkpoint, save_checkpoint
+    from srcsnn.config import load_settings, parse_changes
+    from srcsnn.datasets import load_images
+    from srcsnn.distortions import parse_distortions
+    from srcsnn.errors import SrcsnnError
+    from srcsnn.figures import accuracy_figure, search_figure
+    from srcsnn.files import write_json, write_text
+    from srcsnn.robustness import evaluate
+    from srcsnn.tables import robustness_table
+    from srcsnn.tuning import search, space_of, tuned
+
+    loaded = load_checkpoint(checkpoint)
+    start = load_settings(config).with_changes(**parse_changes(set_ or []))
+    chosen = None if distortions is None else parse_distortions(distortions)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise SrcsnnError(f"cannot make the folder {folder}: {cause.strerror}") from cause
+    output = check_output(folder / f"tuned{loaded.path.suffix}", loaded, overwrite=True)
+    model = load_model(arch, loaded)
+    images = load_images(data, "train", data_root, download)
+    with progress("searching") as show:
+        found = search(
+            model,
+            images.images,
+            images.labels,
+            start,
+            trials=trials,
+            seed=seed,
+            distortions=chosen,
+            clean_loss=clean_loss / 100,
+            space=space_of(start, fit_head=fit_head),
+            study=study or folder / "study.db",
+            workers=workers,
+            seconds=60 * minutes,
+            progress=lambda candidate, done, total: show(done, total),
+        )
+    search_figure(found, folder / "search.png")
+    best = found.best
+    if best is None:
+        raise SrcsnnError(
+            f"all of {len(found.candidates)} settings cost more than {clean_loss:g} points of "
+            "clean accuracy; try more, or allow a larger --clean-loss"
+        )
+    with progress("sleeping with the best settings"):
+        network = tuned(model, images.images, images.labels, best, seed=seed)
+    write_text(folder / "config.toml", best.config.to_toml())
+    origin = {
+        "command": "tune",
+        "arch": arch,
+        "data": images.name,
+        "note": images.note,
+        "input": str(loaded.path),
+        "config": best.config.model_dump(),
+        "fit_epochs": best.fit_epochs,
+        "seed": seed,
+        "tried": len(found.candidates),
+    }
+    save_checkpoint(output, loaded, network, origin, overwrite=True)
+    test = load_images(data, "test", data_root, download)
+    results = {}
+    for name, each in (("baseline", model), ("tuned", network)):
+        with progress(f"evaluating the {name} network on test images") as show:
+            results[name] = evaluate(
+                each, test.images, test.labels, distortions=chosen, seed=seed, progress=show
+            )
+    say(robustness_table(results))
+    counts = {name: result.to_dict() for name, result in results.items()}
+    write_json(folder / "result.json", origin | {"results": counts})
+    accuracy_figure(results, folder / "accuracy.png", title=images.note or None)
+    gain = 100 * (best.mean - found.baseline.mean())
+    say(f"{len(found.candidates)} settings tried; the best gains {gain:+.1f} points in validation")
+    if best.fit_epochs:
+        say(f"its linear layers were fitted after sleep, for {best.fit_epochs} passes")
+    say(
+        f"in {folder}/: {output.name}, config.toml, result.json, accuracy.png, search.png, study.db"
+    )

@@ -1,0 +1,71 @@
+"""Where a search keeps what was tried: memory, an SQLite file, or a database."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from srcsnn.errors import ConfigError
+
+__all__ = ["Store", "open_study"]
+
+_NAME = "srcsnn"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where, and of what.
+
+    Attributes:
+        place: a file, the URL of a database, or None for memory.
+        population: how many settings make a generation.
+        identity: of what, in words; a study of anything else is refused.
+    """
+
+    place: str | Path | None
+    population: int
+    identity: Mapping[str, str]
+
+
+def open_study(store: Store) -> optuna.Study:
+    """The study that is there, or a new one.
+
+    Raises:
+        ConfigError: if it cannot be opened, or is of something else.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(
+            storage=_storage(store.place),
+            study_name=_NAME,
+            direction="maximize",
+            load_if_exists=True,
+        )
+    # The errors of every database's driver, and that a driver is missing.
+    except Exception as cause:
+        raise ConfigError(
+            f"study {store.place}: cannot be opened: {str(cause).splitlines()[0]}; right would be "
+            "the name of an SQLite file or the URL of a database whose driver is installed"
+        ) from cause
+    wanted = {**store.identity, "population": str(store.population)}
+    found = study.user_attrs.get("of")
+    if found is None:
+        study.set_user_attr("of", wanted)
+    elif other := [name for name in wanted if found.get(name) != wanted[name]]:
+        raise ConfigError(
+            f"study {store.place} is of another search: {', '.join(other)} differ; "
+            "give a new name, or the same options to go on"
+        )
+    return study
+
+
+def _storage(place: str | Path | None) -> optuna.storages.BaseStorage | None:
+    if place is None:
+        return None
+    url = str(place)
+    if "://" not in url:
+        # Processes wait for each other's writing instead of giving up.
+        engine = {"connect_args": {"timeout": 60}}
+        return optuna.storages.RDBStorage(f"sqlite:///{Path(place)}", engine_kwargs=engine)
+    return optuna.storages.RDBStorage(url)
