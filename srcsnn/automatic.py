@@ -42,8 +42,8 @@ class Settled:
         auto: what was to be reached.
         rates: spikes per neuron and step of each layer, before anything is learnt.
         unmoved: names of the layers whose weights nothing changes.
-        dose: relative change of the weights that was aimed at in the end.
-        change: the relative change at the end of the night.
+        dose: relative change of the weights that was aimed at in the end, as in `AutoConfig`.
+        reached: share of it that was reached, the root mean square over the layers that sleep.
         kept: share of the watched training images that keep their class; None if none was watched.
     """
 
@@ -52,7 +52,7 @@ class Settled:
     rates: Mapping[str, float]
     unmoved: tuple[str, ...]
     dose: float
-    change: float
+    reached: float
     kept: float | None
 
     @property
@@ -63,8 +63,7 @@ class Settled:
             f"{name}: threshold {threshold:.4g}, at which it fires {rate:.4f} times a step"
             for (name, rate), threshold in thresholds
         ]
-        change = f"the weights change by {self.change:.3g} in {self.config.steps} steps"
-        found.append(f"dose {self.dose:.3g}: {change}")
+        found.append(f"dose {self.dose:.3g}: {self.reached:.0%} of it in {self.config.steps} steps")
         if self.kept is not None:
             found.append(f"{self.kept:.1%} of the training images keep their class")
         return tuple(found)
@@ -79,8 +78,8 @@ class Settled:
             if abs(rate / auto.rate - 1) > auto.tolerance
         ]
         found += [f"{name}: nothing drives a change of its weights" for name in self.unmoved]
-        if self.change < self.dose:
-            found.append(f"the dose was not reached: the weights change by {self.change:.3g}")
+        if self.reached < 1:
+            found.append(f"the dose was not reached, but {self.reached:.0%} of it")
         if self.kept is not None and self.kept < auto.keep:
             found.append(
                 f"only {self.kept:.1%} of the training images keep their class, even at this dose; "
@@ -101,8 +100,8 @@ def settle(
 
     First the threshold of each layer, from the input up: such that its neurons fire at the target
     rate while the mean image is replayed and nothing learns. Then inc and dec of each layer, from
-    the drift of its weights in such a replay: such that all layers change alike. Then the number
-    of steps: a night on trial ends at the dose, and is repeated with half the dose while too many
+    the drift of its weights in such a replay: such that each reaches its dose. Then the number of
+    steps: a night on trial ends at the dose, and is repeated with half the dose while too many
     training images change their class.
 
     Args:
@@ -139,14 +138,18 @@ def settle(
     watched = _Watched(model, images, seed) if auto.keep else None
     for halving in range(_HALVINGS):
         dose = auto.dose / 2**halving
-        strengths = [dose / (each * auto.steps) if each else 0.0 for each in drift]
+        doses = _doses(dose, auto.tilt, len(drift))
+        strengths = [
+            own / (each * auto.steps) if each else 0.0
+            for own, each in zip(doses, drift, strict=True)
+        ]
         config = config.with_changes(
             thresholds=thresholds,
             inc=[(1 - auto.dec_share) * each for each in strengths],
             dec=[auto.dec_share * each for each in strengths],
         )
         snn = network(thresholds)
-        steps, change = _trial_night(snn, config, dose, replay, seed)
+        steps, reached = _trial_night(snn, config, doses, replay, seed)
         kept = watched.kept(to_ann(snn, model)) if watched else None
         if kept is None or kept >= auto.keep:
             break
@@ -156,7 +159,7 @@ def settle(
         rates=dict(zip((layer.name for layer in snn.layers), rates, strict=True)),
         unmoved=tuple(u.name for u, each in zip(snn.sleeping, drift, strict=True) if not each),
         dose=dose,
-        change=change,
+        reached=reached,
         kept=kept,
     )
 
@@ -278,21 +281,27 @@ def _drift(
     ]
 
 
+def _doses(dose: float, tilt: float, layers: int) -> list[float]:
+    """Of each layer: their geometric mean is the dose, the last is tilt times the first."""
+    ends = range(1 - layers, layers, 2)  # as far below the middle as above it
+    return [dose * tilt ** (end / (2 * max(layers - 1, 1))) for end in ends]
+
+
 def _trial_night(
-    snn: SpikingNetwork, config: SleepConfig, dose: float, replay: Replay, seed: int
+    snn: SpikingNetwork, config: SleepConfig, doses: Sequence[float], replay: Replay, seed: int
 ) -> tuple[int, float]:
-    """Sleeps until the dose; gives the steps that it took, and the change that was reached."""
+    """Sleeps until the doses; gives the steps that it took, and the share that was reached."""
     before = [unit.synapse.weight.detach().clone() for unit in snn.sleeping]
-    change = 0.0
+    share = 0.0
 
     def reached() -> bool:
-        nonlocal change
-        changes = [
-            _share(unit.synapse.weight.detach() - weight, weight)
-            for unit, weight in zip(snn.sleeping, before, strict=True)
+        nonlocal share
+        shares = [
+            _share(unit.synapse.weight.detach() - weight, weight) / dose
+            for unit, weight, dose in zip(snn.sleeping, before, doses, strict=True)
         ]
-        change = math.sqrt(math.fsum(each**2 for each in changes) / len(changes))
-        return not change < dose  # a NaN ends the night as well
+        share = math.sqrt(math.fsum(each**2 for each in shares) / len(shares))
+        return not share < 1  # a NaN ends the night as well
 
     steps = run(
         snn,
@@ -302,7 +311,7 @@ def _trial_night(
         generator=stream(seed, "sleep"),
         until=reached,
     )
-    return steps, change
+    return steps, share
 
 
 def _share(change: Tensor, weights: Tensor) -> float:

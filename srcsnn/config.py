@@ -143,8 +143,10 @@ class AutoConfig(_Settings):
         rate: spikes per neuron and step that the mean image should call up in every layer, in
             (0, 1); a threshold for each layer is found that gives it.
         tolerance: how far from the rate a layer may stay, as a share of it.
-        dose: relative change of the weights (Frobenius norm, the root mean square over the layers
-            that sleep) at which the night ends, above 0.
+        dose: relative change of a layer's weights (Frobenius norms) at which the night ends, in the
+            root mean square over the layers that sleep, above 0.
+        tilt: dose of the last layer that sleeps over that of the first, in equal ratios in between,
+            above 0; `dose` is their geometric mean.
         keep: share of training images that must be classed as before the night, in [0, 1]; the
             dose is halved until they are. Needs no labels.
         dec_share: dec / (inc + dec), in [0, 1]. A synapse grows if its pre spikes in more than
@@ -161,6 +163,7 @@ class AutoConfig(_Settings):
     rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
     dose: Positive = 0.3
+    tilt: Positive = 1.0
     keep: Annotated[float, Field(ge=0, le=1)] = 0.99
     dec_share: Annotated[float, Field(ge=0, le=1)] = 0.9
     steps: Annotated[int, Field(gt=0)] = 100

@@ -73,6 +73,11 @@ def test_the_night_ends_at_the_dose_and_all_layers_change_alike(model, images):
         assert dose <= reached < 1.4 * dose
         assert all(dose / 3 < change < 3 * dose for change in changes)
         assert not night.report.misses
+    first, last = srcsnn.sleep(
+        model, images, QUICK.with_changes(dose=0.1, tilt=9), seed=0
+    ).report.layers
+    assert first.change == pytest.approx(0.1 / 3, rel=0.5)
+    assert last.change == pytest.approx(0.1 * 3, rel=0.5)
 
 
 def test_the_settings_written_out_give_the_same_bits(model, images, tmp_path):
