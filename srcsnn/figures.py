@@ -104,7 +104,7 @@ def search_figure(search: "Search", path: str | Path) -> None:
     panel.set_ylabel("mean accuracy under distortions, %")
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25)
-    panel.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     _write(figure, path)
 
 

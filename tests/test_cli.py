@@ -261,3 +261,30 @@ def test_ctrl_c_before_the_work_begins_is_told_in_words(night, monkeypatch, caps
     monkeypatch.setattr("srcsnn.checkpoints.load_checkpoint", interrupt)
     assert command(*sleep_words(night, output="no.pt")) == 1
     assert capsys.readouterr().err.startswith("error: interrupted")
+
+
+def test_tune_decides_by_training_images_alone(night, tmp_path, capsys):
+    data = dict(np.load(night / "data.npz"))
+    data["test_images"] = data["test_images"][::-1].copy()
+    np.savez(tmp_path / "other.npz", **data)
+    for folder, images in ("first", night / "data.npz"), ("second", tmp_path / "other.npz"):
+        words = ["tune", night / "model.pt", "--arch", "paper-mnist", "--data", images,
+                 "-o", tmp_path / folder, "--trials", "4", "--workers", "1", "--distortions", "gn",
+                 "--clean-loss", "100", "--set", "steps=5"]  # fmt: skip
+        assert command(*words) == 0
+    out = capsys.readouterr().out
+    assert "4 settings tried" in out
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert (first / "config.toml").read_bytes() == (second / "config.toml").read_bytes()
+    results = [
+        json.loads((each / "result.json").read_text())["results"] for each in (first, second)
+    ]
+    assert results[0] != results[1]  # the test images did differ
+    assert (first / "search.png").stat().st_size > 5000
+    slept = torch.load(first / "tuned.pt", weights_only=True)
+    before = torch.load(night / "model.pt", weights_only=True)
+    assert slept["epoch"] == 3
+    assert list(slept["state_dict"]) == list(before["state_dict"])
+    assert not torch.equal(
+        slept["state_dict"]["conv2.weight"], before["state_dict"]["conv2.weight"]
+    )

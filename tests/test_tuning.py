@@ -1,14 +1,17 @@
+import copy
 import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
+from srcsnn import AutoConfig
 from srcsnn.config import load_config
 from srcsnn.distortions import GaussianNoise
 from srcsnn.errors import ConfigError, SleepError
 from srcsnn.models import paper_mnist
-from srcsnn.training import initialize
-from srcsnn.tuning import SPACE, Candidate, Range, Search, generations, search
+from srcsnn.training import fit_head, initialize
+from srcsnn.tuning import SPACE, Candidate, Range, Search, generations, search, space_of, tuned
 
 START = load_config("paper-mnist").with_changes(steps=12, thresholds=[0.5, 1.5])
 SMALL = dict(SPACE) | {"steps": Range(5, 15, whole=True)}
@@ -91,6 +94,98 @@ def test_weights_that_blow_up_are_an_answer(digits, monkeypatch):
     found = look(digits, trials=3)
     assert [(each.clean, each.mean) for each in found.candidates] == [(0.0, 0.0)] * 3
     assert found.best is None
+
+
+def test_a_stopped_search_goes_on_to_the_same_end(digits, tmp_path, monkeypatch):
+    unbroken = look(digits)
+    study = tmp_path / "study.db"
+    real_evaluate, left = generations.evaluate, 6  # the baseline and five candidates
+
+    def evaluate(*arguments, **options):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return real_evaluate(*arguments, **options)
+
+    monkeypatch.setattr(generations, "evaluate", evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        look(digits, study=study)
+    monkeypatch.setattr(generations, "evaluate", real_evaluate)
+    assert look(digits, trials=5, study=study).candidates == unbroken.candidates[:5]
+    assert look(digits, study=study) == unbroken
+
+
+def test_a_study_of_something_else_is_refused(digits, tmp_path):
+    study = tmp_path / "study.db"
+    look(digits, trials=1, study=study)
+    with pytest.raises(ConfigError, match=r"another search: seed differ"):
+        look(digits, trials=1, study=study, seed=1)
+    other = digits[0].flip(3), digits[1]
+    with pytest.raises(ConfigError, match=r"another search: images differ"):
+        look(other, trials=1, study=study)
+    (tmp_path / "no.db").write_text("no database")
+    with pytest.raises(ConfigError, match=r"no\.db: cannot be opened"):
+        look(digits, trials=1, study=tmp_path / "no.db")
+    with pytest.raises(ConfigError, match="whose driver is installed"):
+        look(digits, trials=1, study="nosuch://host/name")
+
+
+def test_processes_share_a_study(digits, tmp_path):
+    told = []
+    found = look(
+        digits, trials=6, study=tmp_path / "study.db", workers=2,
+        progress=lambda *what: told.append(what),
+    )  # fmt: skip
+    assert len(found.candidates) in (6, 7)  # each may have begun one more
+    assert len({candidate.config for candidate in found.candidates}) == len(found.candidates)
+    assert {done for _, done, _ in told} <= {1, 2, 3, 4, 5, 6, 7}
+    with pytest.raises(ConfigError, match="need a study that they share"):
+        look(digits, trials=1, workers=2)
+
+
+def test_no_settings_are_begun_when_it_is_late(digits):
+    assert look(digits, seconds=0).candidates == ()
+
+
+def test_from_auto_its_few_numbers_are_searched_and_the_head_is_fitted(digits):
+    model = initialize(paper_mnist, 0)
+    auto = AutoConfig(steps=5, keep=0.99)
+    space = space_of(auto, fit_head=True)
+    found = search(
+        model, *digits, auto, trials=8, seed=0, distortions=[NOISE], validation=30, space=space
+    )
+    assert found.candidates[0].fit_epochs == 0
+    assert {candidate.fit_epochs for candidate in found.candidates} == {0, 1, 2}
+    assert len({candidate.config.max_rate_hz for candidate in found.candidates}) == 8
+    for candidate in found.candidates[:4]:
+        network = tuned(model, *digits, candidate, seed=0, validation=30)
+        changed = not torch.equal(network.fc2.weight, model.fc2.weight)
+        assert changed == (candidate.fit_epochs > 0)
+
+
+def test_the_head_alone_is_fitted():
+    images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = (images[:, 0, 0, 0] > 0.5).long()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)
+        ).eval()
+    before = copy.deepcopy(model.state_dict())
+    fitted = fit_head(model, images, labels, seed=0, epochs=300)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    differ = {name for name, value in fitted.state_dict().items() if not value.equal(before[name])}
+    assert differ == {"4.weight", "4.bias"}
+    assert all(parameter.requires_grad for parameter in fitted.parameters())
+
+    @torch.no_grad()
+    def loss(network):
+        return float(nn.functional.cross_entropy(network(images), labels))
+
+    assert loss(fitted) < 0.95 * loss(model)
+    with pytest.raises(ConfigError, match="no linear layer"):
+        fit_head(nn.Sequential(nn.Conv2d(1, 2, 8), nn.Flatten()), images, labels, seed=0)
 
 
 def test_what_cannot_be_searched_is_refused(digits):

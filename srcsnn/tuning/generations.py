@@ -68,7 +68,7 @@ def search(
         trials: how many settings are tried, those in the study already included.
         seed: of everything; with one worker, the same seed gives the same search.
         distortions: whose mean is to be high; if not given as `evaluate`, at every second level.
-        validation: how many images each candidate is measured on.
+        validation: how many images each candidate is measured on, at most two thirds of them.
         clean_loss: how much clean accuracy a candidate may lose, in [0, 1].
         population: how many settings make a generation.
         space: where to look for which settings; that of `space_of`, without fitting heads, if not
@@ -161,6 +161,7 @@ def _digest(tensors: Iterable[Tensor]) -> str:
 
 def _split(count: int, validation: int, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of validation images, and of others that heads are fitted to."""
+    validation = min(validation, 2 * count // 3)
     shuffled = torch.randperm(count, generator=stream(seed, "validation"))
     return shuffled[:validation], shuffled[validation:][:FIT_IMAGES]
 
@@ -183,12 +184,9 @@ class _Work:
 
     def identity(self) -> dict[str, str]:
         """What a study is of; one of anything else must not go on with this."""
-        weights = torch.cat(
-            [value.flatten().double() for value in self.model.state_dict().values()]
-        )
         return {
-            "network": f"{float(weights.sum())!r} {float(weights.norm())!r}",
-            "images": f"{tuple(self.images.shape)} {float(self.images.double().sum())!r}",
+            "network": _digest(self.model.state_dict().values()),
+            "images": _digest([self.images, self.labels]),
             "start": self.start.model_dump_json(),
             "space": repr(dict(self.space)),
             "seed": str(self.seed),
@@ -308,9 +306,20 @@ def _worker(
     _try(open_study(store), store, work, trials, deadline, number, lambda *_: None)
 
 
-def _sampler(population: int, seed: int) -> optuna.samplers.NSGAIISampler:
+class _Sampler(optuna.samplers.NSGAIISampler):
+    """NSGA-II whose parents come in one order, whether they are chosen anew or read again."""
+
+    def get_parent_population(
+        self, study: optuna.Study, generation: int
+    ) -> list[optuna.trial.FrozenTrial]:
+        """See the base class."""
+        found = super().get_parent_population(study, generation)
+        return sorted(found, key=lambda trial: trial.number)
+
+
+def _sampler(population: int, seed: int) -> _Sampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # Children near their parents; the default swaps settings and seldom makes a new value.
         crossover = optuna.samplers.nsgaii.SBXCrossover()
-    return optuna.samplers.NSGAIISampler(population_size=population, crossover=crossover, seed=seed)
+    return _Sampler(population_size=population, crossover=crossover, seed=seed)
