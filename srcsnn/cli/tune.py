@@ -67,13 +67,16 @@ def tune(
     from srcsnn.config import load_settings, parse_changes
     from srcsnn.datasets import load_images
     from srcsnn.distortions import parse_distortions
-    from srcsnn.errors import SrcsnnError
+    from srcsnn.errors import ConfigError, SrcsnnError
     from srcsnn.figures import accuracy_figure, search_figure
     from srcsnn.files import write_json, write_text
     from srcsnn.robustness import evaluate
     from srcsnn.tables import robustness_table
-    from srcsnn.tuning import search, space_of, tuned
 
+    try:
+        from srcsnn.tuning import search, space_of, tuned
+    except ModuleNotFoundError as cause:
+        raise ConfigError('tune needs Optuna: pip install "srcsnn[tune]"') from cause
     loaded = load_checkpoint(checkpoint)
     start = load_settings(config).with_changes(**parse_changes(set_ or []))
     chosen = None if distortions is None else parse_distortions(distortions)
