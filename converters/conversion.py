@@ -6,6 +6,7 @@ is the change: a network that did not sleep comes back bit for bit.
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,7 +21,7 @@ from converters.sites import Layers, find_sites
 from converters.spiking import Neuron, SpikingNetwork, Unit
 from converters.tracing import trace
 
-__all__ = ["measure", "spiking_layers", "to_ann", "to_snn"]
+__all__ = ["measure", "simulate", "spiking_layers", "to_ann", "to_snn"]
 
 
 def spiking_layers(model: nn.Module, layers: Layers = "conv") -> tuple[str, ...]:
@@ -55,6 +56,48 @@ def measure(
     plan = find_sites(network, layers)
     _check(model, alike)
     return measure_scales(network, plan.sites, images, normalization, folds)
+
+
+@torch.no_grad()
+def simulate(
+    model: nn.Module, images: Tensor, *, layers: Layers = "conv"
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the copy that becomes spiking computes as a CNN: its output, and its activations.
+
+    Args:
+        model: a CNN; it is not changed.
+        images: (N, C, H, W) in [0, 1], all at once.
+        layers: the layers to put to sleep: "conv", "all", or qualified names.
+
+    Returns:
+        The output, and by the name of each layer that would spike the activations that its spikes
+        stand for, (N, ...), not negative. Where a pool stands in front of the ReLU these are those
+        of the pool.
+
+    Raises:
+        ConversionError: if the network cannot be converted.
+    """
+    network, _, alike = _simulated(model, images)
+    plan = find_sites(network, layers)
+    _check(model, alike)
+    recording = _Recording(network, {site.activation: site.name for site in plan.sites})
+    output = recording.run(images.to(next(network.parameters())))
+    return output, recording.activations
+
+
+class _Recording(fx.Interpreter):
+    """Runs a graph and keeps what some of its nodes compute."""
+
+    def __init__(self, network: fx.GraphModule, names: Mapping[fx.Node, str]) -> None:
+        super().__init__(network)
+        self._names = names
+        self.activations: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401  # as its base class
+        found = super().run_node(n)
+        if n in self._names:
+            self.activations[self._names[n]] = found.clamp(min=0)
+        return found
 
 
 def to_snn(

@@ -9,8 +9,9 @@ from converters import SpikingNetwork
 from srcsnn.rasters import LayerSummary
 from srcsnn.report import Report
 from srcsnn.robustness import CLEAN, Robustness
+from srcsnn.verification import Verification
 
-__all__ = ["raster_table", "report_table", "robustness_table", "units_table"]
+__all__ = ["raster_table", "report_table", "robustness_table", "units_table", "verification_table"]
 
 
 def robustness_table(results: Mapping[str, Robustness]) -> Table:
@@ -68,6 +69,22 @@ def units_table(snn: SpikingNetwork, shapes: Mapping[str, tuple[int, ...]]) -> T
             f"{unit.alpha:.4g}",
             repr(unit.neurons.neuron),
             "yes" if unit.sleeps else "no",
+        )
+    return table
+
+
+def verification_table(found: Verification) -> Table:
+    """A spiking network beside its CNN, a row for each layer."""
+    table = Table(title=f"{found.images} images, {found.steps} steps each")
+    for heading in ("layer", "neurons", "rate ~ activation", "dead", "saturated"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for layer in found.layers:
+        table.add_row(
+            layer.name,
+            f"{layer.neurons:,}",
+            f"{layer.correlation:.3f}",
+            f"{layer.dead:.1%}",
+            f"{layer.saturated:.1%}",
         )
     return table
 

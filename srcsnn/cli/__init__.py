@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from srcsnn.cli import demo, evaluate, info, inspect, sleep, train, tune
+from srcsnn.cli import demo, evaluate, info, inspect, sleep, train, tune, verify
 from srcsnn.cli.console import interruptible, report_errors
 
 __all__ = ["app", "main"]
@@ -25,7 +25,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 COMMANDS = (
-    demo.demo, train.train, sleep.sleep, tune.tune, evaluate.evaluate, info.info, inspect.inspect,
+    demo.demo, train.train, verify.verify, info.info, sleep.sleep, tune.tune, evaluate.evaluate,
+    inspect.inspect,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(epilog=sys.modules[command.__module__].EXAMPLES)(interruptible(command))
