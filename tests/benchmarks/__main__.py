@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.grad import conv2d_weight
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision.models import resnet18
 
-from converters import SpikingNetwork, to_snn
+from converters import SpikingNetwork, listening, to_snn
 from srcsnn.config import load_config
 from srcsnn.consolidation import sleep
 from srcsnn.distortions import default_distortions
@@ -67,24 +68,31 @@ def nights(snn: SpikingNetwork, replay: PoissonMean, steps: int, **options: obje
     run(snn, replay, IncDec(1e-7, 1e-7), steps=steps, generator=generator, **options)  # type: ignore[arg-type]
 
 
-def step_ratio(cnn: nn.Sequential, image: torch.Tensor, steps: int, repeats: int) -> float:
+def step_ratio(cnn: nn.Module, image: torch.Tensor, steps: int, repeats: int) -> float:
     snn, replay = sleeper(cnn, image)
+    shapes = snn.shapes(tuple(image.shape))
     pairs = []
-    pre = (torch.rand_like(image) < 0.1).float()[None]
-    for layer in cnn:
-        post = layer(pre)
-        if isinstance(layer, nn.Conv2d):
-            pairs.append((pre, layer, (torch.rand_like(post) < 0.1).float()))
-        pre = (torch.rand_like(post) < 0.1).float()
+    for unit in snn.units:
+        conv, pre = unit.synapse.operator, []
+        with listening(unit.synapse.listeners, pre.append):
+            snn(image[None])
+        post = torch.rand(1, *shapes[unit.layer.name])
+        geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        pairs.append((sparse(pre[0]), unit.synapse.weight.detach(), sparse(post), geometry))
 
     @torch.no_grad()
     def yardstick() -> None:
         for _ in range(steps):
-            for spikes, layer, post in pairs:
-                F.conv2d(spikes, layer.weight, padding=layer.padding)
-                conv2d_weight(spikes, layer.weight.shape, post, padding=layer.padding)
+            for pre, weight, post, geometry in pairs:
+                F.conv2d(pre, weight, None, *geometry)
+                conv2d_weight(pre, weight.shape, post, *geometry)
 
     return median_ratio(lambda: nights(snn, replay, steps), yardstick, repeats)
+
+
+def sparse(like: torch.Tensor) -> torch.Tensor:
+    """Spikes of a tenth of such neurons."""
+    return (torch.rand_like(like) < 0.1).float()
 
 
 def recording_ratio(cnn: nn.Module, image: torch.Tensor, steps: int, repeats: int) -> float:
@@ -171,17 +179,19 @@ def main() -> None:
     digit = torch.rand(1, 28, 28, generator=generator)
     photo = torch.rand(3, 56, 56, generator=generator)
     deep = torch.rand(64, 56, 56, generator=generator)
+    large = torch.rand(3, 224, 224, generator=generator)
     mnist = network([1, 10, 20], 28, padding=0, pool=True)
     wide = network([3, 64, 64], 56, padding=1, pool=False)
     alone = network([64, 64], 56, padding=1, pool=False)
     print(f"threads: {torch.get_num_threads()}")
     print("a step of sleep over its convolutions and their weight gradients")
-    for name, cnn, image, steps, most in (
-        ("MNIST network", mnist, digit, 200, 2.5),
-        ("3 to 64 to 64 at 56x56", wide, photo, 60, 1.4),
-        ("64 to 64 alone, noise of 64 too", alone, deep, 60, 1.4),
+    for name, cnn, image, steps, repeats, most in (
+        ("MNIST network", mnist, digit, 200, 15, 2.5),
+        ("3 to 64 to 64 at 56x56", wide, photo, 60, 15, 1.4),
+        ("64 to 64 alone, noise of 64 too", alone, deep, 60, 15, 1.4),
+        ("ResNet-18 at 224x224", resnet18().eval(), large, 5, 5, 1.5),
     ):
-        print(f"  {name:32} {step_ratio(cnn, image, steps, 15):.2f} (at most {most})")
+        print(f"  {name:32} {step_ratio(cnn, image, steps, repeats):.2f} (at most {most})")
     print("recorded over the same without recording")
     print(f"  {'MNIST, the whole call of sleep':32} {whole_ratio(5):.3f}")
     print("  the time loop:")
