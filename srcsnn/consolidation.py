@@ -23,6 +23,7 @@ from srcsnn.rasters import (
     LayerKind,
     LayerLayout,
     RasterLayout,
+    Recorder,
     RecordPolicy,
     estimate_bytes,
     open_raster,
@@ -69,6 +70,7 @@ def sleep(
     neuron: Neuron | Sequence[Neuron] | None = None,
     rule: Rule | Sequence[Rule] | None = None,
     replay: Replay | None = None,
+    recorder: Recorder | None = None,
     scales: Mapping[str, Scale] | None = None,
 ) -> SleepResult:
     """Puts a trained CNN to sleep as a spiking network; gives back the CNN with changed weights.
@@ -89,6 +91,7 @@ def sleep(
         neuron: your own neuron model, or one for each spiking layer.
         rule: your own rule in place of the configured `IncDec`, or one for each sleeping layer.
         replay: your own source of input spikes in place of Poisson noise.
+        recorder: your own recorder, beside the raster file; it gets every step of every layer.
         scales: what `converters.measure` found in these images, for many sleeps of one network.
 
     Raises:
@@ -111,20 +114,23 @@ def sleep(
     if replay is None:
         replay = settings.make_replay(images.mean(0).to(snn.units[0].synapse.weight))
     before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
+    notes = {"config": settings.model_dump(), "seed": seed} | dict(provenance or {})
+    layout = _layout(snn, settings, tuple(images.shape[1:]), notes)
     counter = SpikeCounter()
-    recorder = None
+    file = None
     observers: list[Callable[[str, Tensor], None]] = []
     with _says_what_is_kept(raster), ExitStack() as files:
         if raster is not None:
-            recorder = HDF5Recorder(raster, record, overwrite=overwrite, view=torch.from_numpy)
-            files.enter_context(recorder)
-            notes = {"config": settings.model_dump(), "seed": seed} | dict(provenance or {})
-            layout = _layout(snn, settings, tuple(images.shape[1:]), notes)
-            recorder.begin(layout)
+            file = HDF5Recorder(raster, record, overwrite=overwrite, view=torch.from_numpy)
+            files.enter_context(file)
+            file.begin(layout)
             size = estimate_bytes(layout, record)
             _log.info("recording to %s: at most %.1f MB", raster, size / 1e6)
+            observers.append(file.record)
+        if recorder is not None:
+            recorder.begin(layout)
             observers.append(recorder.record)
-        if recorder is None or not record.everything:
+        if file is None or not record.everything:
             observers.append(counter.see)
         started = time.perf_counter()
         run(
@@ -140,7 +146,7 @@ def sleep(
     for unit in snn.units:
         if not torch.isfinite(unit.synapse.weight).all():
             raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
-    counts = counter.counts or _recorded(recorder)
+    counts = counter.counts or _recorded(file)
     layers = tuple(
         report_layer(u, before[u.name], counts[u.layer.name] / settings.steps, settings.dt_s)
         for u in snn.units
@@ -160,9 +166,9 @@ def sleep(
     )
 
 
-def _recorded(recorder: HDF5Recorder | None) -> dict[str, Tensor]:
+def _recorded(file: HDF5Recorder | None) -> dict[str, Tensor]:
     """Spikes of each neuron as `SpikeCounter` has them, from a recorder of everything."""
-    totals = recorder.totals if recorder is not None else {}
+    totals = file.totals if file is not None else {}
     return {name: torch.from_numpy(n.astype(np.float32))[None] for name, n in totals.items()}
 
 

@@ -9,9 +9,10 @@ from srcsnn.distortions import DISTORTIONS, GaussianNoise
 from srcsnn.errors import ConfigError, ConformanceError
 from srcsnn.models import paper_mnist
 from srcsnn.plasticity import IncDec, Oja, PairSTDP
+from srcsnn.rasters import HDF5Recorder
 from srcsnn.replay import ClassMeans, MovingWindow, PoissonMean, RealImages, UniformNoise
 from srcsnn.synapses import synapse_of
-from srcsnn.testing import check_distortion, check_replay, check_rule
+from srcsnn.testing import check_distortion, check_recorder, check_replay, check_rule
 from srcsnn.training import initialize
 
 
@@ -223,3 +224,57 @@ DISTORTION_FAULTS = {
 def test_every_fault_of_a_distortion_is_said_in_words(fault):
     with pytest.raises(ConformanceError, match=fault):
         check_distortion(DISTORTION_FAULTS[fault])
+
+
+class Totals:
+    """Spikes of each layer so far, and what the layers are called."""
+
+    def begin(self, layout):
+        self.totals = {layer.name: 0.0 for layer in layout.layers}
+
+    def record(self, layer, spikes):
+        self.totals[layer] += float(spikes.sum())
+
+
+class Blanking(Totals):
+    def record(self, layer, spikes):
+        spikes.zero_()
+
+
+class Answering(Totals):
+    def record(self, layer, spikes):
+        return layer
+
+
+class Noisy(Totals):
+    def record(self, layer, spikes):
+        torch.rand(1)
+
+
+@pytest.mark.parametrize(
+    ("recorder", "message"),
+    [
+        (Totals, "it is a class: give an object"),
+        (object(), r"it has no begin\(...\)\n.*it has no record\(...\)"),
+        (Blanking(), "conv: it writes to the spikes that it is shown"),
+        (Answering(), "returns something"),
+        (Noisy(), "draws from torch's global generator"),
+    ],
+)
+def test_a_bad_recorder_is_told_what_is_wrong(recorder, message):
+    with pytest.raises(ConformanceError, match=message):
+        check_recorder(recorder)
+
+
+def test_a_recorder_of_ones_own_sees_the_night(tmp_path):
+    check_recorder(Totals())
+    with HDF5Recorder(tmp_path / "check.h5") as file:
+        check_recorder(file)
+    own, path = Totals(), tmp_path / "night.h5"
+    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    config = srcsnn.load_config("paper-mnist").with_changes(steps=10, neuron="lif")
+    srcsnn.sleep(paper_mnist(), images, config, seed=0, raster=path, recorder=own)
+    with srcsnn.open_raster(path) as raster:
+        recorded = {name: float(raster[name].spikes().sum()) for name in own.totals}
+    assert own.totals == recorded
+    assert own.totals["input"] > 0

@@ -9,7 +9,7 @@ from srcsnn.rasters.layer import LayerRaster
 from srcsnn.rasters.layout import LayerKind, LayerLayout, RasterLayout, estimate_bytes
 from srcsnn.rasters.policy import RecordPolicy
 from srcsnn.rasters.reader import Raster, open_raster
-from srcsnn.rasters.recorder import HDF5Recorder
+from srcsnn.rasters.recorder import HDF5Recorder, Recorder
 from srcsnn.rasters.summary import LayerSummary, summarize
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Raster",
     "RasterLayout",
     "RecordPolicy",
+    "Recorder",
     "estimate_bytes",
     "open_raster",
     "summarize",

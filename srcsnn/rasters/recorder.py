@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,21 @@ from srcsnn.rasters.writer import Copy, RasterFile
 
 _Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 """The shapes that the spikes of a layer may have: without and with a batch axis."""
+
+
+class Recorder(Protocol):
+    """What watches a run."""
+
+    def begin(self, layout: RasterLayout) -> None:
+        """Told once, before the first step, which layers there are, and their shapes."""
+
+    def record(self, layer: str, spikes: Any) -> None:  # noqa: ANN401  # arrays of any library
+        """Told of every layer in every step, the input first, then in the layout's order.
+
+        Args:
+            layer: name as in the layout.
+            spikes: (1, *shape) in {0, 1}, not to be written to.
+        """
 
 
 class HDF5Recorder:
