@@ -64,7 +64,7 @@ def search(
         labels: (N,) their class numbers.
         config: the settings to start from, which are tried first; what is not in the space stays.
             From "auto", or an `AutoConfig`, its few numbers are searched; what a candidate's night
-            must keep is then said by `clean_loss`, not by `keep`.
+            must keep is then said by `clean_loss`, and `keep` by the first one alone.
         trials: how many settings are tried, those in the study already included.
         seed: of everything; with one worker, the same seed gives the same search.
         distortions: whose mean is to be high; if not given as `evaluate`, at every second level.
@@ -87,8 +87,6 @@ def search(
     start = load_settings(config)
     if start.neuron == "leaky":
         start = start.with_changes(neuron="lif")  # the same spikes, sooner
-    if isinstance(start, AutoConfig):
-        start = start.with_changes(keep=0)
     space = space_of(start, fit_head=False) if space is None else space
     check_space(start, space)
     if distortions is None:
@@ -104,11 +102,10 @@ def search(
     )
     if isinstance(start, SleepConfig):
         prepare(model, images, start)  # finds fault before anything is tried
-    work = replace(work, scales=work.measure_scales(), baseline=work.evaluate(model))
     store = Store(study, population, work.identity())
     opened = open_study(store)
-    if not opened.get_trials(states=[optuna.trial.TrialState.COMPLETE, _WAITING]):
-        opened.enqueue_trial(parameters(start, space))
+    work = replace(work, scales=work.measure_scales(), baseline=work.evaluate(model))
+    work = work.with_firsts()
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
     if workers == 1:
         _try(opened, store, work, trials, deadline, 0, progress)
@@ -181,6 +178,24 @@ class _Work:
     clean_loss: float
     scales: Mapping[str, Scale] | None = None
     baseline: Robustness | None = None
+    firsts: tuple[dict[str, float], ...] = ()
+
+    def with_firsts(self) -> "_Work":
+        """With the candidates that are tried before any are bred.
+
+        From auto, a dose that keeps classes, and then most of it in the last layer with the head
+        fitted after sleep, as what sleeps well is often of that kind.
+        """
+        start = self.start
+        if not isinstance(start, AutoConfig):
+            return replace(self, firsts=(parameters(start, self.space),))
+        settled = settle(self.model, self.images, start, seed=self.seed, scales=self.scales)
+        start = start.with_changes(keep=0, dose=settled.dose)
+        tilted = start.with_changes(tilt=30)
+        firsts = [parameters(start, self.space), parameters(tilted, self.space)]
+        if FIT in self.space:
+            firsts[1][FIT] = 1
+        return replace(self, start=start, firsts=tuple(firsts))
 
     def identity(self) -> dict[str, str]:
         """What a study is of; one of anything else must not go on with this."""
@@ -258,6 +273,8 @@ def _try(
     """Tries settings until there are as many as wanted, or it is late."""
     while (done := len(noted(study))) < trials and time.monotonic() < deadline:
         # Seeded anew for each trial, so that a search that was stopped goes on alike.
+        if worker == 0 and done < len(work.firsts) and not study.get_trials(states=[_WAITING]):
+            study.enqueue_trial(work.firsts[done])
         study.sampler = _sampler(store.population, key(work.seed, "search", worker, done) % 2**32)
         study.optimize(work.attempt, n_trials=1)
         candidates = noted(study)

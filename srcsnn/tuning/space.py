@@ -71,7 +71,7 @@ def space_of(start: SleepConfig | AutoConfig, *, fit_head: bool) -> dict[str, Ra
         fit_head: whether fitting the head after sleep is tried as well.
     """
     found = dict(AUTO_SPACE if isinstance(start, AutoConfig) else SPACE)
-    return found | {FIT: Range(0, 2, log=False, whole=True)} if fit_head else found
+    return found | {FIT: Range(0, 5, log=False, whole=True)} if fit_head else found
 
 
 def check_space(start: SleepConfig | AutoConfig, space: Mapping[str, Range]) -> None:
