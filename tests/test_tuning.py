@@ -12,7 +12,7 @@ from srcsnn.distortions import GaussianNoise
 from srcsnn.errors import ConfigError, SleepError
 from srcsnn.models import paper_mnist
 from srcsnn.training import fit_head, initialize
-from srcsnn.tuning import SPACE, Candidate, Range, Search, generations, search, space_of, tuned
+from srcsnn.tuning import SPACE, Candidate, Range, Search, search, space_of, tryout, tuned
 
 START = load_config("paper-mnist").with_changes(steps=12, thresholds=[0.5, 1.5])
 SMALL = dict(SPACE) | {"steps": Range(5, 15, whole=True)}
@@ -71,8 +71,8 @@ def test_it_measures_a_part_of_the_training_images_under_noise_of_its_own(digits
         seen.append((images, labels, seed))
         return real_evaluate(network, images, labels, distortions=distortions, seed=seed)
 
-    real_evaluate = generations.evaluate
-    monkeypatch.setattr(generations, "evaluate", evaluate)
+    real_evaluate = tryout.evaluate
+    monkeypatch.setattr(tryout, "evaluate", evaluate)
     look(digits, trials=2)
     assert len(seen) == 3  # the baseline and two candidates
     images, labels, seed = seen[0]
@@ -91,7 +91,7 @@ def test_weights_that_blow_up_are_an_answer(digits, monkeypatch):
     def sleep(*arguments, **options):
         raise SleepError("conv1: weights are not finite after sleep")
 
-    monkeypatch.setattr(generations, "sleep", sleep)
+    monkeypatch.setattr(tryout, "sleep", sleep)
     found = look(digits, trials=3)
     assert [(each.clean, each.mean) for each in found.candidates] == [(0.0, 0.0)] * 3
     assert found.best is None
@@ -100,7 +100,7 @@ def test_weights_that_blow_up_are_an_answer(digits, monkeypatch):
 def test_a_stopped_search_goes_on_to_the_same_end(digits, tmp_path, monkeypatch):
     unbroken = look(digits)
     study = tmp_path / "study.db"
-    real_evaluate, left = generations.evaluate, 6  # the baseline and five candidates
+    real_evaluate, left = tryout.evaluate, 6  # the baseline and five candidates
 
     def evaluate(*arguments, **options):
         nonlocal left
@@ -109,10 +109,10 @@ def test_a_stopped_search_goes_on_to_the_same_end(digits, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return real_evaluate(*arguments, **options)
 
-    monkeypatch.setattr(generations, "evaluate", evaluate)
+    monkeypatch.setattr(tryout, "evaluate", evaluate)
     with pytest.raises(KeyboardInterrupt):
         look(digits, study=study)
-    monkeypatch.setattr(generations, "evaluate", real_evaluate)
+    monkeypatch.setattr(tryout, "evaluate", real_evaluate)
     assert look(digits, trials=5, study=study).candidates == unbroken.candidates[:5]
     assert look(digits, study=study) == unbroken
 

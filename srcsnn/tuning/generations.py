@@ -1,37 +1,29 @@
 """The search: each generation of settings is bred from the best of the ones before (NSGA-II)."""
 
-import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import torch
 from torch import Tensor, multiprocessing, nn
 
-from converters import Scale, measure
-from srcsnn.automatic import settle
 from srcsnn.config import AutoConfig, SleepConfig, load_settings
-from srcsnn.consolidation import sleep
 from srcsnn.distortions import Distortion, default_distortions
-from srcsnn.errors import ConfigError, SleepError, SrcsnnError
+from srcsnn.errors import ConfigError, SrcsnnError
 from srcsnn.plugins import current_folder_importable
 from srcsnn.preparation import prepare
-from srcsnn.robustness import Robustness, evaluate
-from srcsnn.seeding import key, stream
-from srcsnn.training import fit_head
-from srcsnn.tuning.candidates import Candidate, Search, note, noted
-from srcsnn.tuning.space import FIT, Range, check_space, parameters, space_of, suggest
+from srcsnn.seeding import key
+from srcsnn.tuning.candidates import Candidate, Search, noted
+from srcsnn.tuning.space import Range, check_space, space_of
 from srcsnn.tuning.studies import Store, open_study
+from srcsnn.tuning.tryout import Tryout
 
-__all__ = ["search", "tuned"]
+__all__ = ["search"]
 
 Progress = Callable[[Candidate, int, int], None]
-
-FIT_IMAGES = 10_000
-"""Training images that a head is fitted to, at most; none of them are validation images."""
 
 
 def search(
@@ -97,7 +89,7 @@ def search(
         ]
     if workers > 1 and study is None:
         raise ConfigError(f"workers={workers}: several processes need a study that they share")
-    work = _Work(
+    work = Tryout(
         model, images, labels, start, space, seed, tuple(distortions), validation, clean_loss
     )
     if isinstance(start, SleepConfig):
@@ -115,156 +107,13 @@ def search(
     return Search(work.baseline, noted(opened), clean_loss)
 
 
-def tuned(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    candidate: Candidate,
-    *,
-    seed: int,
-    validation: int = 1000,
-    scales: Mapping[str, Scale] | None = None,
-) -> nn.Module:
-    """The network slept with a candidate's settings, and its head fitted as they say.
-
-    Args:
-        model: a trained CNN; it is not changed.
-        images: (N, C, H, W) in [0, 1]: the training images.
-        labels: (N,) their class numbers.
-        candidate: of a search with the same seed and the same number of validation images.
-        seed: of the night, and of the images that the head is fitted to.
-        validation: how many images are kept from it.
-        scales: what `converters.measure` found in these images, if it was asked before.
-
-    Raises:
-        ConfigError, ConversionError, DatasetError, SleepError: as `sleep` and `fit_head`.
-    """
-    slept = sleep(model, images, candidate.config, seed=seed, scales=scales).model
-    if not candidate.fit_epochs:
-        return slept
-    _, fitting = _split(len(images), validation, seed)
-    return fit_head(slept, images[fitting], labels[fitting], seed=seed, epochs=candidate.fit_epochs)
-
-
 _WAITING = optuna.trial.TrialState.WAITING
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(str(tensor.shape).encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
-
-
-def _split(count: int, validation: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of validation images, and of others that heads are fitted to."""
-    validation = min(validation, 2 * count // 3)
-    shuffled = torch.randperm(count, generator=stream(seed, "validation"))
-    return shuffled[:validation], shuffled[validation:][:FIT_IMAGES]
-
-
-@dataclass(frozen=True)
-class _Work:
-    """All that trying settings takes, in whichever process."""
-
-    model: nn.Module
-    images: Tensor
-    labels: Tensor
-    start: SleepConfig | AutoConfig
-    space: Mapping[str, Range]
-    seed: int
-    distortions: tuple[Distortion, ...]
-    validation: int
-    clean_loss: float
-    scales: Mapping[str, Scale] | None = None
-    baseline: Robustness | None = None
-    firsts: tuple[dict[str, float], ...] = ()
-
-    def with_firsts(self) -> "_Work":
-        """With the candidates that are tried before any are bred.
-
-        From auto, a dose that keeps classes, and then most of it in the last layer with the head
-        fitted after sleep, as what sleeps well is often of that kind.
-        """
-        start = self.start
-        if not isinstance(start, AutoConfig):
-            return replace(self, firsts=(parameters(start, self.space),))
-        settled = settle(self.model, self.images, start, seed=self.seed, scales=self.scales)
-        start = start.with_changes(keep=0, dose=settled.dose)
-        tilted = start.with_changes(tilt=30)
-        firsts = [parameters(start, self.space), parameters(tilted, self.space)]
-        if FIT in self.space:
-            firsts[1][FIT] = 1
-        return replace(self, start=start, firsts=tuple(firsts))
-
-    def identity(self) -> dict[str, str]:
-        """What a study is of; one of anything else must not go on with this."""
-        return {
-            "network": _digest(self.model.state_dict().values()),
-            "images": _digest([self.images, self.labels]),
-            "start": self.start.model_dump_json(),
-            "space": repr(dict(self.space)),
-            "seed": str(self.seed),
-            "distortions": repr(self.distortions),
-            "validation": str(self.validation),
-            "clean loss": str(self.clean_loss),
-        }
-
-    def measure_scales(self) -> Mapping[str, Scale]:
-        """Of the activations, once for all candidates."""
-        if isinstance(self.start, AutoConfig):
-            return measure(self.model, self.images, layers=self.start.layers)
-        normalization = self.start.make_normalization()
-        return measure(
-            self.model, self.images, layers=self.start.layers, normalization=normalization
-        )
-
-    def evaluate(self, network: nn.Module) -> Robustness:
-        """Accuracy on the validation images, under noise that test images never have."""
-        chosen, _ = _split(len(self.images), self.validation, self.seed)
-        own = key(self.seed, "validation noise") % 2**63
-        return evaluate(
-            network,
-            self.images[chosen],
-            self.labels[chosen],
-            distortions=self.distortions,
-            seed=own,
-        )
-
-    def attempt(self, trial: optuna.Trial) -> float:
-        """Tries the settings that a trial suggests; gives the mean accuracy under distortions."""
-        found = suggest(trial, self.start, self.space)
-        epochs = int(found.pop(FIT, 0))
-        settings = self.start.with_changes(**found)
-        if isinstance(settings, AutoConfig):
-            settled = settle(self.model, self.images, settings, seed=self.seed, scales=self.scales)
-            settings = settled.config
-        candidate = Candidate(settings, 0.0, 0.0, epochs)
-        try:
-            network = tuned(
-                self.model,
-                self.images,
-                self.labels,
-                candidate,
-                seed=self.seed,
-                validation=self.validation,
-                scales=self.scales,
-            )
-            counts = self.evaluate(network)
-            candidate = replace(candidate, clean=counts.clean, mean=counts.mean())
-        except SleepError:  # its weights blew up, which is an answer
-            pass
-        note(trial, candidate)
-        assert self.baseline is not None
-        floor = self.baseline.clean - self.clean_loss
-        trial.set_constraint("clean accuracy", floor - candidate.clean)
-        return candidate.mean
 
 
 def _try(
     study: optuna.Study,
     store: Store,
-    work: _Work,
+    work: Tryout,
     trials: int,
     deadline: float,
     worker: int,
@@ -284,7 +133,7 @@ def _try(
 def _try_in_processes(
     study: optuna.Study,
     store: Store,
-    work: _Work,
+    work: Tryout,
     trials: int,
     seconds: float | None,
     workers: int,
@@ -316,7 +165,7 @@ def _try_in_processes(
 
 
 def _worker(
-    store: Store, work: _Work, trials: int, seconds: float | None, number: int, threads: int
+    store: Store, work: Tryout, trials: int, seconds: float | None, number: int, threads: int
 ) -> None:
     torch.set_num_threads(threads)
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
