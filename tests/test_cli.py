@@ -263,6 +263,17 @@ def test_ctrl_c_before_the_work_begins_is_told_in_words(night, monkeypatch, caps
     assert capsys.readouterr().err.startswith("error: interrupted")
 
 
+def test_ctrl_c_keeps_what_a_search_has_tried(night, tmp_path, monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("srcsnn.tuning.tryout.evaluate", interrupted)
+    words = ["tune", night / "model.pt", "--arch", "paper-mnist", "--data", night / "data.npz"]
+    assert command(*words, "-o", tmp_path / "tuned", "--workers", "1") == 1
+    assert "study.db keeps what was tried" in capsys.readouterr().err
+    assert (tmp_path / "tuned" / "study.db").exists()
+
+
 def test_tune_decides_by_training_images_alone(night, tmp_path, capsys):
     data = dict(np.load(night / "data.npz"))
     data["test_images"] = data["test_images"][::-1].copy()

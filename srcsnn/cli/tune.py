@@ -1,6 +1,7 @@
 """`srcsnn tune`."""
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -87,22 +88,33 @@ def tune(
     output = check_output(folder / f"tuned{loaded.path.suffix}", loaded, overwrite=True)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
+    begun = time.monotonic()
     with progress("searching") as show:
-        found = search(
-            model,
-            images.images,
-            images.labels,
-            start,
-            trials=trials,
-            seed=seed,
-            distortions=chosen,
-            clean_loss=clean_loss / 100,
-            space=space_of(start, fit_head=fit_head),
-            study=study or folder / "study.db",
-            workers=workers,
-            seconds=60 * minutes,
-            progress=lambda candidate, done, total: show(done, total),
-        )
+
+        def tell(done: int, total: int) -> None:
+            late = (time.monotonic() - begun) / (60 * minutes) if minutes else 1.0
+            show(round(1000 * min(1.0, max(done / total, late))), 1000)
+
+        try:
+            found = search(
+                model,
+                images.images,
+                images.labels,
+                start,
+                trials=trials,
+                seed=seed,
+                distortions=chosen,
+                clean_loss=clean_loss / 100,
+                space=space_of(start, fit_head=fit_head),
+                study=study or folder / "study.db",
+                workers=workers,
+                seconds=60 * minutes,
+                progress=lambda candidate, done, total: tell(done, total),
+            )
+        except KeyboardInterrupt as interrupt:
+            kept = study or folder / "study.db"
+            interrupt.add_note(f"{kept} keeps what was tried; the same command goes on from there")
+            raise
     search_figure(found, folder / "search.png")
     best = found.best
     if best is None:
