@@ -12,11 +12,10 @@ from converters import Layer, Scale, SpikingNetwork, measure, to_ann, to_snn
 from srcsnn.config import AutoConfig, SleepConfig
 from srcsnn.errors import DatasetError
 from srcsnn.memory import images_at_once
-from srcsnn.neurons import NEURONS, Neuron
+from srcsnn.neurons import Neuron
 from srcsnn.night import run
 from srcsnn.plasticity import IncDec, Rule
-from srcsnn.plugins import resolve
-from srcsnn.preparation import check_before
+from srcsnn.preparation import check_before, neuron_maker
 from srcsnn.replay import Replay
 from srcsnn.seeding import stream
 from srcsnn.synapses import Synapse
@@ -116,7 +115,7 @@ def settle(
         SrcsnnError: if classes are to be kept and the network gives no scores (images, classes).
     """
     check_before(model, images)
-    make = resolve(auto.neuron, NEURONS, "neuron", group="srcsnn.neurons")
+    make = neuron_maker(auto.neuron)
     scales = measure(model, images, layers=auto.layers) if scales is None else scales
 
     def network(thresholds: Sequence[float] = (1.0,)) -> SpikingNetwork:

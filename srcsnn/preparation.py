@@ -1,6 +1,6 @@
 """The spiking network that would sleep with given settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from srcsnn.neurons import LIF, NEURONS
 from srcsnn.plugins import resolve
 from srcsnn.testing import check_neuron
 
-__all__ = ["check_before", "prepare"]
+__all__ = ["check_before", "neuron_maker", "prepare"]
 
 
 def prepare(
@@ -51,7 +51,7 @@ def prepare(
                 f"thresholds: {len(config.thresholds)} given for {len(names)} spiking layers "
                 f"({', '.join(names)})"
             )
-        make = resolve(config.neuron, NEURONS, "neuron", group="srcsnn.neurons")
+        make = neuron_maker(config.neuron)
         neuron = [make(threshold, config.decay) for threshold in config.thresholds]
     snn = to_snn(
         model,
@@ -65,6 +65,21 @@ def prepare(
     if own:
         _check_neurons(snn, tuple(images.shape[1:]))
     return snn
+
+
+def neuron_maker(name: str) -> Callable[[float, float], Neuron]:
+    """What makes a neuron of a threshold and a decay, by its name in the settings.
+
+    Raises:
+        ConfigError: if there is no such thing, or it cannot be called.
+    """
+    make = resolve(name, NEURONS, "neuron", group="srcsnn.neurons")
+    if not callable(make):
+        raise ConfigError(
+            f"neuron {name!r} is a {type(make).__name__}; right would be a class or function that "
+            "makes a neuron of a threshold and a decay"
+        )
+    return make
 
 
 def check_before(model: nn.Module, images: Tensor) -> None:

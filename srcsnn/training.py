@@ -111,20 +111,21 @@ def fit_head(
         ConfigError: if the network has no linear layer.
         DatasetError: if the images or labels do not fit the network.
     """
-    fitted = copy.deepcopy(model)
-    linear = [module for module in fitted.modules() if isinstance(module, nn.Linear)]
+    fitted = copy.deepcopy(model).requires_grad_(False)
+    if next(fitted.parameters()).dtype in (torch.float16, torch.bfloat16):
+        fitted = fitted.float()  # in which small changes of weights are not rounded away
+    linear = {n: module for n, module in fitted.named_modules() if isinstance(module, nn.Linear)}
     if not linear:
         raise ConfigError("the network has no linear layer, so there is no head to fit")
-    before = [parameter.requires_grad for parameter in fitted.parameters()]
-    fitted.requires_grad_(False)
-    for module in linear:
+    for module in linear.values():
         module.requires_grad_(True)
     trained = [parameter for parameter in fitted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=2e-4)
     _fit(fitted, images, labels, optimizer, F.cross_entropy, (epochs, 64), seed)
-    for parameter, required in zip(fitted.parameters(), before, strict=True):
-        parameter.requires_grad_(required)
-    return fitted
+    result = copy.deepcopy(model)
+    for name, module in linear.items():
+        result.get_submodule(name).load_state_dict(module.state_dict())
+    return result.eval()
 
 
 def _one_hot_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -145,7 +146,8 @@ def _fit(
 ) -> None:
     """The loop of all training; the schedule is (epochs, images a step)."""
     check_takes(model, images, labels)
-    device = next(model.parameters()).device
+    like = next(model.parameters())
+    device, dtype = like.device, like.dtype
     order = stream(seed, "order")
     half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     epochs, batch_size = schedule
@@ -158,7 +160,7 @@ def _fit(
             shuffled = torch.randperm(len(images), generator=order)
             for batch in torch.split(shuffled, batch_size):
                 with half:
-                    logits = model(images[batch].to(device, memory_format=layout))
+                    logits = model(images[batch].to(device, dtype, memory_format=layout))
                 mistake = loss(logits.float(), labels[batch].to(device))
                 optimizer.zero_grad(set_to_none=True)
                 mistake.backward()  # type: ignore[no-untyped-call]  # torch

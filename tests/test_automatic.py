@@ -115,6 +115,8 @@ def test_what_auto_cannot_know_is_refused(model, images):
         load_config("auto")
     with pytest.raises(ConfigError, match=r"unknown setting 'dosis' .did you mean 'dose'"):
         load_settings("auto").with_changes(dosis=1)
+    with pytest.raises(ConfigError, match="neuron 'math:pi' is a float; right would be a class"):
+        srcsnn.sleep(model, images, QUICK.with_changes(neuron="math:pi"), seed=0)
     with pytest.raises(DatasetError, match="is black"):
         settle(model, torch.zeros(4, 1, 12, 12), QUICK, seed=0)
 

@@ -9,7 +9,7 @@ from torch import nn
 from srcsnn import AutoConfig
 from srcsnn.config import load_config
 from srcsnn.distortions import GaussianNoise
-from srcsnn.errors import ConfigError, SleepError
+from srcsnn.errors import ConfigError, DatasetError, SleepError
 from srcsnn.models import paper_mnist
 from srcsnn.training import fit_head, initialize
 from srcsnn.tuning import SPACE, Candidate, Range, Search, search, space_of, tryout, tuned
@@ -188,11 +188,17 @@ def test_the_head_alone_is_fitted():
         return float(nn.functional.cross_entropy(network(images), labels))
 
     assert loss(fitted) < 0.95 * loss(model)
+    for dtype in (torch.float64, torch.bfloat16):
+        other = fit_head(copy.deepcopy(model).to(dtype), images, labels, seed=0, epochs=300)
+        assert {value.dtype for value in other.parameters()} == {dtype}
+        assert not torch.equal(other[4].weight, model[4].weight.to(dtype))
     with pytest.raises(ConfigError, match="no linear layer"):
         fit_head(nn.Sequential(nn.Conv2d(1, 2, 8), nn.Flatten()), images, labels, seed=0)
 
 
 def test_what_cannot_be_searched_is_refused(digits):
+    with pytest.raises(DatasetError, match="2 images: a search needs 3"):
+        look((digits[0][:2], digits[1][:2]))
     with pytest.raises(ConfigError, match="space: layers: can search steps, coefficient"):
         look(digits, space={"layers": Range(0, 1)})
     with pytest.raises(ConfigError, match="2 given for 4 spiking layers"):

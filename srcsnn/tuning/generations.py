@@ -12,7 +12,7 @@ from torch import Tensor, multiprocessing, nn
 
 from srcsnn.config import AutoConfig, SleepConfig, load_settings
 from srcsnn.distortions import Distortion, default_distortions
-from srcsnn.errors import ConfigError, SrcsnnError
+from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
 from srcsnn.plugins import current_folder_importable
 from srcsnn.preparation import prepare
 from srcsnn.seeding import key
@@ -87,6 +87,10 @@ def search(
             replace(each, levels=each.levels[1::2])  # type: ignore[type-var]  # a dataclass
             for each in every
         ]
+    if len(images) < 3:
+        raise DatasetError(
+            f"{len(images)} images: a search needs 3 or more"
+        )
     if workers > 1 and study is None:
         raise ConfigError(f"workers={workers}: several processes need a study that they share")
     work = Tryout(
