@@ -88,9 +88,7 @@ def search(
             for each in every
         ]
     if len(images) < 3:
-        raise DatasetError(
-            f"{len(images)} images: a search needs 3 or more"
-        )
+        raise DatasetError(f"{len(images)} images: a search needs 3 or more")
     if workers > 1 and study is None:
         raise ConfigError(f"workers={workers}: several processes need a study that they share")
     work = Tryout(
