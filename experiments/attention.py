@@ -4,6 +4,8 @@ import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
+from srcsnn.classifiers import evaluating
+
 __all__ = ["attention_maps", "overlap"]
 
 _BATCH = 128
@@ -35,9 +37,7 @@ def attention_maps(model: nn.Module, layer: str, images: Tensor, targets: Tensor
     like = next(model.parameters())
     grad_cam = LayerGradCam(model, model.get_submodule(layer))
     maps = images.new_empty(len(images), *images.shape[2:])
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         for start in range(0, len(images), _BATCH):
             part = slice(start, start + _BATCH)
             batch = images[part].to(like, copy=True)  # a network may write to it
@@ -47,9 +47,6 @@ def attention_maps(model: nn.Module, layer: str, images: Tensor, targets: Tensor
             if found.dim() != 4:
                 raise ValueError(f"layer {layer!r} puts out no maps; name a convolution")
             maps[part] = LayerAttribution.interpolate(found, maps.shape[1:], "bilinear")[:, 0]
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return maps
 
 

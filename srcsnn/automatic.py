@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from converters import Layer, Scale, SpikingNetwork, measure, to_ann, to_snn
+from srcsnn.classifiers import evaluating, scores_of
 from srcsnn.config import AutoConfig, SleepConfig
-from srcsnn.errors import DatasetError
+from srcsnn.errors import DatasetError, SrcsnnError
 from srcsnn.memory import images_at_once
 from srcsnn.neurons import Neuron
 from srcsnn.night import run
@@ -72,7 +73,7 @@ class Settled:
         """In words, what was not reached."""
         auto = self.auto
         found = [
-            f"{name}: fires {rate:.4f} times a step at any threshold, not {auto.rate:g}"
+            f"{name}: fires {rate:.4f} times a step at the best threshold found, not {auto.rate:g}"
             for name, rate in self.rates.items()
             if abs(rate / auto.rate - 1) > auto.tolerance
         ]
@@ -116,6 +117,7 @@ def settle(
     """
     check_before(model, images)
     make = neuron_maker(auto.neuron)
+    watched = _Watched(model, images, seed) if auto.keep else None
     scales = measure(model, images, layers=auto.layers) if scales is None else scales
 
     def network(thresholds: Sequence[float] = (1.0,)) -> SpikingNetwork:
@@ -134,7 +136,6 @@ def settle(
         thresholds.append(threshold)
         rates.append(rate)
     drift = _drift(snn, auto, replay, stream(seed, "calibration"))
-    watched = _Watched(model, images, seed) if auto.keep else None
     for halving in range(_HALVINGS):
         dose = auto.dose / 2**halving
         doses = _doses(dose, auto.tilt, len(drift))
@@ -325,7 +326,10 @@ class _Watched:
     def __init__(self, model: nn.Module, images: Tensor, seed: int) -> None:
         chosen = torch.randperm(len(images), generator=stream(seed, "watched"))[:_WATCHED]
         self.images = images[chosen]
-        self.classes = self._classes(model)
+        try:
+            self.classes = self._classes(model)
+        except SrcsnnError as cause:
+            raise SrcsnnError(f"{cause}, or keep = 0, with which no classes are watched") from cause
 
     def kept(self, model: nn.Module) -> float:
         """The share of the images that this network puts where the first one did."""
@@ -333,12 +337,7 @@ class _Watched:
 
     @torch.inference_mode()
     def _classes(self, model: nn.Module) -> Tensor:
-        like = next(model.parameters())
-        was_training = model.training
-        model.eval()
-        try:
-            batches = torch.split(self.images, images_at_once(self.images))
-            scores = [model(batch.to(like, copy=True)) for batch in batches]
-        finally:
-            model.train(was_training)
+        batches = torch.split(self.images, images_at_once(self.images))
+        with evaluating(model):
+            scores = [scores_of(model, batch) for batch in batches]
         return torch.cat(scores).argmax(1)

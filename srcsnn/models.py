@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srcsnn.errors import ConfigError, DatasetError
+from srcsnn.errors import ConfigError
 from srcsnn.plugins import resolve
 
-__all__ = ["ARCHITECTURES", "PaperCNN", "check_takes", "make_model", "paper_cifar10", "paper_mnist"]
+__all__ = ["ARCHITECTURES", "PaperCNN", "make_model", "paper_cifar10", "paper_mnist"]
 
 
 class PaperCNN(nn.Module):
@@ -82,35 +81,3 @@ def make_model(name: str) -> nn.Module:
             f"architecture {name!r} gave a {type(model).__name__}; a torch.nn.Module is needed"
         )
     return model
-
-
-@torch.no_grad()
-def check_takes(model: nn.Module, images: Tensor, labels: Tensor | None = None) -> None:
-    """Raises unless the network can classify such images; tried with the first of them.
-
-    Args:
-        model: maps (B, C, H, W) to scores (B, classes). Left in the mode it was in.
-        images: (N, C, H, W).
-        labels: (N,) class numbers, if they are to be learnt.
-
-    Raises:
-        DatasetError: if the images have channels or a size that the network cannot take, or a label
-            is no class of the network's.
-    """
-    size = "x".join(map(str, images.shape[1:]))
-    was_training = model.training
-    model.eval()
-    try:
-        scores = model(images[:1].to(next(model.parameters(), images), copy=True))
-    except RuntimeError as cause:
-        raise DatasetError(
-            f"the network cannot take images of {size} (channels x height x width): "
-            f"{str(cause).splitlines()[0]}; are they the kind of images it was made for?"
-        ) from cause
-    finally:
-        model.train(was_training)
-    if labels is not None and int(labels.max()) >= scores.shape[1]:
-        raise DatasetError(
-            f"labels go up to {int(labels.max())}, but the network has {scores.shape[1]} classes, "
-            "numbered from 0"
-        )

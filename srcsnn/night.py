@@ -45,6 +45,7 @@ def run(
         The number of steps done.
     """
     spikes: dict[str, Tensor] = {}
+    done = 0
     keep_freed()
     snn.reset()
     with plastic(snn, rule), snn.observed(spikes.__setitem__):
@@ -54,9 +55,10 @@ def run(
             for observer in observers:
                 for name, fired in spikes.items():
                     observer(name, fired)
+            done = step + 1
             if progress is not None:
-                progress(step + 1, steps)
+                progress(done, steps)
             if until():
                 break
     snn.reset()
-    return step + 1
+    return done

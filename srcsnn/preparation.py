@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from converters import Neuron, Scale, SpikingNetwork, spiking_layers, to_snn
+from srcsnn.classifiers import check_takes
 from srcsnn.config import SleepConfig, load_config
 from srcsnn.datasets import check_images
 from srcsnn.errors import ConfigError, ConformanceError, SleepError
-from srcsnn.models import check_takes
 from srcsnn.neurons import LIF, NEURONS
 from srcsnn.plugins import resolve
 from srcsnn.testing import check_neuron

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from srcsnn.classifiers import check_scores, evaluating
 from srcsnn.datasets import check_images
 from srcsnn.distortions import Distortion, default_distortions
 from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
@@ -122,10 +123,8 @@ def evaluate(
         raise ConfigError(f"batch_size={batch_size}: must be 1 or more")
     plan: list[tuple[Distortion | None, float]] = [(None, 0.0)]
     plan += [(distortion, level) for distortion in distortions for level in distortion.levels]
-    was_training = model.training
-    model.eval()
-    try:
-        cells = []
+    cells = []
+    with evaluating(model):
         layout = quick_layout(model, images)
         for distortion, level in plan:
             correct = _count(model, images, labels, distortion, level, seed, batch_size, layout)
@@ -133,8 +132,6 @@ def evaluate(
             cells.append(Cell(name, level, correct, len(images)))
             if progress is not None:
                 progress(len(cells), len(plan))
-    finally:
-        model.train(was_training)
     return Robustness(tuple(cells), seed)
 
 
@@ -163,16 +160,11 @@ def _count(
 
 def _scores(model: nn.Module, batch: Tensor, target: Tensor) -> Tensor:
     try:
-        scores: Tensor = model(batch)
+        scores = check_scores(model(batch), len(batch))
     except RuntimeError as cause:
         raise SrcsnnError(
             f"the network cannot take images of shape {tuple(batch.shape[1:])}: {cause}"
         ) from cause
-    if scores.dim() != 2 or len(scores) != len(batch):
-        raise SrcsnnError(
-            f"the network gives {tuple(scores.shape)} for {len(batch)} images; scores of shape "
-            "(images, classes) are needed"
-        )
     if not torch.isfinite(scores).all():
         raise SrcsnnError("the network's scores are not finite; check its weights")
     if not (int(target.min()) >= 0 and int(target.max()) < scores.shape[1]):

@@ -1,7 +1,7 @@
 """The paper's training: plain SGD on the binary cross-entropy of one-hot targets."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srcsnn.classifiers import check_takes
 from srcsnn.errors import ConfigError
 from srcsnn.memory import keep_freed, quick_layout
-from srcsnn.models import check_takes
 from srcsnn.seeding import key, stream
 
 __all__ = ["PROTOCOLS", "Precision", "Protocol", "fit_head", "initialize", "train"]
@@ -88,7 +88,10 @@ def train(
     trained = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=protocol.learning_rate, fused=True)
     schedule = (protocol.epochs, protocol.batch_size)
-    _fit(model, images, labels, optimizer, _one_hot_loss, schedule, seed, precision, progress)
+    frozen = [module for module in model.modules() if _is_frozen(module)]
+    _fit(
+        model, images, labels, optimizer, _one_hot_loss, schedule, seed, frozen, precision, progress
+    )
 
 
 def fit_head(
@@ -121,11 +124,19 @@ def fit_head(
         module.requires_grad_(True)
     trained = [parameter for parameter in fitted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=2e-4)
-    _fit(fitted, images, labels, optimizer, F.cross_entropy, (epochs, 64), seed)
+    # A BatchNorm without weights too has statistics that are to stay.
+    kept = [module for module in fitted.modules() if _is_frozen(module) or module._buffers]
+    _fit(fitted, images, labels, optimizer, F.cross_entropy, (epochs, 64), seed, kept)
     result = copy.deepcopy(model)
     for name, module in linear.items():
         result.get_submodule(name).load_state_dict(module.state_dict())
     return result.eval()
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Whether it has parameters of its own, and none of them is trained."""
+    own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
+    return bool(own) and not any(own)
 
 
 def _one_hot_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -141,10 +152,14 @@ def _fit(
     loss: Callable[[Tensor, Tensor], Tensor],
     schedule: tuple[int, int],
     seed: int,
+    kept: Sequence[nn.Module],
     precision: Precision = "float32",
     progress: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> None:
-    """The loop of all training; the schedule is (epochs, images a step)."""
+    """The loop of all training; the schedule is (epochs, images a step).
+
+    The modules that are kept stay in eval mode.
+    """
     check_takes(model, images, labels)
     like = next(model.parameters())
     device, dtype = like.device, like.dtype
@@ -153,7 +168,7 @@ def _fit(
     epochs, batch_size = schedule
     keep_freed()
     layout = quick_layout(model.eval(), images)
-    with torch.random.fork_rng(devices=[]), _in_layout(model, layout):
+    with torch.random.fork_rng(devices=[]), _in_layout(model, layout, kept):
         torch.manual_seed(key(seed, "dropout") % 2**63)  # dropout takes no generator
         for epoch in range(1, epochs + 1):
             total = torch.zeros(())
@@ -170,13 +185,13 @@ def _fit(
 
 
 @contextmanager
-def _in_layout(model: nn.Module, layout: torch.memory_format) -> Iterator[None]:
+def _in_layout(
+    model: nn.Module, layout: torch.memory_format, kept: Sequence[nn.Module]
+) -> Iterator[None]:
     """Inside this block the model trains in this layout; in the end it evaluates in the usual."""
     model.train().to(memory_format=layout)
-    for module in model.modules():
-        own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
-        if own and not any(own):
-            module.eval()
+    for module in kept:
+        module.training = False  # its own mode alone: what is inside it may be trained
     try:
         yield
     finally:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from converters import Layers, Scale, SpikingNetwork, measure, simulate, to_snn
+from srcsnn.classifiers import evaluating, scores_of
+from srcsnn.errors import ConfigError, SrcsnnError
 from srcsnn.neurons import LIF
 from srcsnn.preparation import check_before
 from srcsnn.report import SATURATED_RATE, SpikeCounter
@@ -87,9 +89,11 @@ def verify(
     chosen = torch.randperm(len(images), generator=stream(seed, "shown"))[:shown]
     some = images[chosen]
     output, activations = simulate(model, some, layers=layers)
-    was_training = model.training
-    expected = model.eval()(some.to(next(model.parameters()), copy=True)).to(output)
-    model.train(was_training)
+    with evaluating(model):
+        expected = model(some.to(next(model.parameters()), copy=True))
+    if not isinstance(expected, Tensor):
+        raise SrcsnnError(f"the network gives a {type(expected).__name__}; a tensor is needed")
+    expected = expected.to(output)
     snn = to_snn(model, scales, neuron=LIF(1.0, 1.0), layers=layers)
     rates = _rates(snn, some, steps, seed)
     found = tuple(
@@ -113,7 +117,7 @@ def classify(
 ) -> float:
     """Accuracy of the whole spiking network as a classifier, in [0, 1].
 
-    All layers spike, the last one too, and the class whose neuron fires most often wins. Images
+    All layers spike, the last one too, and the class whose neurons fire most often wins. Images
     are shown as Poisson spikes; neurons as in `verify`.
 
     Args:
@@ -125,14 +129,25 @@ def classify(
         scales: what `converters.measure` found in training images with layers="all".
 
     Raises:
+        ConfigError: if the last layer that can spike has no channel for each class.
         ConversionError: if the network cannot be converted.
+        SrcsnnError: if the network gives no scores (images, classes).
     """
     snn = to_snn(model, scales, neuron=LIF(1.0, 1.0), layers="all")
     last, correct = snn.layers[-1].name, 0
+    with evaluating(model):
+        classes = scores_of(model, images[:1]).shape[1]
+    channels, *_ = snn.shapes(tuple(images.shape[1:]))[last]
+    if channels != classes:
+        raise ConfigError(
+            f"cannot classify by spikes: {last}, the last layer that can spike, has {channels} "
+            f"channels, and the network {classes} classes"
+        )
     for start in range(0, len(images), 100):
         part = slice(start, start + 100)
         rates = _rates(snn, images[part], steps, seed)[last]
-        correct += int((rates.flatten(1).argmax(1).cpu() == labels[part]).sum())
+        winners = rates.reshape(*rates.shape[:2], -1).mean(2).argmax(1).cpu()
+        correct += int((winners == labels[part]).sum())
     return correct / len(images)
 
 

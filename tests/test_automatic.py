@@ -9,7 +9,7 @@ import torch
 import srcsnn
 from srcsnn import AutoConfig, load_config, settle
 from srcsnn.config import load_settings
-from srcsnn.errors import ConfigError, DatasetError
+from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
 from srcsnn.night import run
 from srcsnn.plasticity import IncDec
 from srcsnn.seeding import stream
@@ -35,6 +35,14 @@ def test_every_layer_fires_at_the_target_rate(model, images):
         generator = stream(0, "calibration")
         run(snn, replay, IncDec(0, 0), steps=50, generator=generator, observers=[count])
         assert counts == pytest.approx(dict.fromkeys(counts, rate), rel=0.1)
+
+
+def test_a_night_of_no_steps_does_nothing(model, images):
+    config = settle(model, images, QUICK, seed=0).config
+    snn = srcsnn.prepare(model, images, config)
+    rules = [IncDec(1, 1)] * len(snn.sleeping)
+    generator = stream(0, "sleep")
+    assert run(snn, config.make_replay(images.mean(0)), rules, steps=0, generator=generator) == 0
 
 
 def test_the_night_ends_at_the_dose_and_all_layers_change_alike(model, images):
@@ -84,10 +92,17 @@ def test_a_layer_that_cannot_fire_is_reported_and_not_forced(model, images):
     network[4].bias.data.zero_()
     night = srcsnn.sleep(network, images, QUICK, seed=0)
     missed = " | ".join(night.report.warnings)
-    assert "4: fires 0.0000 times a step at any threshold, not 0.05" in missed
+    assert "4: fires 0.0000 times a step at the best threshold found, not 0.05" in missed
     assert "4: nothing drives a change of its weights" in missed
     assert torch.equal(night.model[4].weight, network[4].weight)
     assert not torch.equal(night.model[0].weight, network[0].weight)
+
+
+def test_a_network_without_classes_sleeps_if_none_are_watched(model, images):
+    maps = model[:6]
+    with pytest.raises(SrcsnnError, match=r"\(images, classes\) are needed, or keep = 0"):
+        settle(maps, images, QUICK.with_changes(keep=0.9), seed=0)
+    assert settle(maps, images, QUICK, seed=0).kept is None
 
 
 def test_same_seed_same_settings(model, images):

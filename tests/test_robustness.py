@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
+from srcsnn.classifiers import check_takes
 from srcsnn.distortions import (
     DISTORTIONS,
     GaussianBlur,
@@ -136,6 +137,17 @@ class Brightness(nn.Module):
 def data():
     images = torch.rand(30, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     return images, (torch.arange(30) % 2)
+
+
+@pytest.mark.parametrize("ask", [evaluate, check_takes])
+def test_every_part_of_a_network_keeps_its_own_mode(data, ask):
+    inner = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout())
+    model = nn.Sequential(inner, Brightness()).train()
+    inner[0].eval()  # frozen statistics
+    before = inner[0].running_mean.clone()
+    ask(model, *data)
+    assert [module.training for module in model.modules()] == [True, True, False, True, True]
+    assert torch.equal(inner[0].running_mean, before)
 
 
 def test_counts_equal_a_plain_loop_for_any_batch_size(data):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from converters import ConversionError, measure, simulate
+from srcsnn.errors import ConfigError, SrcsnnError
 from srcsnn.verification import classify, verify
 from tests.blobs import LABELS, images, model
 from tests.test_cli import command, night
@@ -58,6 +59,32 @@ def test_spikes_classify_what_the_network_classifies(model, images):
     right = classify(model, images, LABELS, **given)
     assert right > 0.5
     assert classify(model, images, (LABELS + 1) % 4, **given) < 0.25
+
+
+def test_classes_are_counted_where_a_mean_over_the_image_makes_them(images):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(1, 4, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    network = nn.Sequential(*layers).eval()
+    given = {"seed": 0, "steps": 200, "scales": measure(network, images, layers="all")}
+    with torch.no_grad():
+        classes = network(images).argmax(1)
+    assert classify(network, images, classes, **given) > 0.9
+    halves = nn.Sequential(*layers[:2], nn.AdaptiveAvgPool2d(2), nn.Flatten()).eval()
+    with pytest.raises(ConfigError, match=r"0, the last layer .* has 4 channels, .* 16 classes"):
+        classify(halves, images, classes, **given)
+
+
+class Two(nn.Sequential):
+    def forward(self, images):
+        scores = super().forward(images)
+        return scores, scores
+
+
+def test_a_network_that_gives_no_tensor_is_refused(images):
+    network = Two(nn.Conv2d(1, 4, 5), nn.ReLU(), nn.Flatten())
+    with pytest.raises(SrcsnnError, match="gives a tuple; a tensor is needed"):
+        verify(network, images, seed=0)
 
 
 def test_a_pool_in_front_of_a_relu_leaves_nothing_to_compare():

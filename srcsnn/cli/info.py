@@ -30,7 +30,7 @@ def info(
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
     if isinstance(settings, AutoConfig):
-        settings = settle(model, images.images, settings, seed=0).config
+        settings = settle(model, images.images, settings.with_changes(keep=0), seed=0).config
     snn = prepare(model, images.images, settings)
     wrapped = f" under {loaded.wrapper!r}" if loaded.wrapper else ""
     say(f"{loaded.path}: {len(loaded.state_dict)} tensors{wrapped}, SHA-256 {loaded.sha256}")

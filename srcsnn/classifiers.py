@@ -1,0 +1,77 @@
+"""What is asked of a network that classifies images."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from srcsnn.errors import DatasetError, SrcsnnError
+
+__all__ = ["check_scores", "check_takes", "evaluating", "scores_of"]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside this block the network is in eval mode; after it each module is in its own again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def check_scores(scores: object, images: int) -> Tensor:
+    """What a network gave for so many images, if that is a score for each image and class.
+
+    Raises:
+        SrcsnnError: if it is anything else.
+    """
+    if isinstance(scores, Tensor) and scores.dim() == 2 and len(scores) == images:
+        return scores
+    found = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+    raise SrcsnnError(
+        f"the network gives {found} for {images} images; scores of shape (images, classes) are "
+        "needed"
+    )
+
+
+def scores_of(model: nn.Module, images: Tensor) -> Tensor:
+    """The scores (B, classes) of images (B, C, H, W) of any type, in the mode the network is in.
+
+    Raises:
+        SrcsnnError: if the network gives anything else.
+    """
+    # A copy, as a network may write to its input.
+    return check_scores(model(images.to(next(model.parameters()), copy=True)), len(images))
+
+
+@torch.no_grad()
+def check_takes(model: nn.Module, images: Tensor, labels: Tensor | None = None) -> None:
+    """Raises unless the network can classify such images; tried with the first of them.
+
+    Args:
+        model: maps (B, C, H, W) to scores (B, classes). Left in the mode it was in.
+        images: (N, C, H, W).
+        labels: (N,) class numbers, if they are to be learnt.
+
+    Raises:
+        DatasetError: if the images have channels or a size that the network cannot take, or a label
+            is no class of the network's.
+    """
+    size = "x".join(map(str, images.shape[1:]))
+    try:
+        with evaluating(model):
+            scores = model(images[:1].to(next(model.parameters(), images), copy=True))
+    except RuntimeError as cause:
+        raise DatasetError(
+            f"the network cannot take images of {size} (channels x height x width): "
+            f"{str(cause).splitlines()[0]}; are they the kind of images it was made for?"
+        ) from cause
+    if labels is not None and int(labels.max()) >= check_scores(scores, 1).shape[1]:
+        raise DatasetError(
+            f"labels go up to {int(labels.max())}, but the network has {scores.shape[1]} classes, "
+            "numbered from 0"
+        )
