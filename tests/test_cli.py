@@ -272,6 +272,9 @@ def test_ctrl_c_keeps_what_a_search_has_tried(night, tmp_path, monkeypatch, caps
     assert command(*words, "-o", tmp_path / "tuned", "--workers", "1") == 1
     assert "study.db keeps what was tried" in capsys.readouterr().err
     assert (tmp_path / "tuned" / "study.db").exists()
+    monkeypatch.undo()
+    assert command(*words, "-o", tmp_path / "tuned", "--workers", "1", "--minutes", "0") == 1
+    assert "no settings were tried within 0 minutes" in capsys.readouterr().err
 
 
 def test_tune_decides_by_training_images_alone(night, tmp_path, capsys):
@@ -292,6 +295,9 @@ def test_tune_decides_by_training_images_alone(night, tmp_path, capsys):
     ]
     assert results[0] != results[1]  # the test images did differ
     assert (first / "search.png").stat().st_size > 5000
+    (first / "study.db").unlink()  # what is left there may be of anything
+    assert command(*words, "-o", first) == 2
+    assert "result.json is of something else" in capsys.readouterr().err
     slept = torch.load(first / "tuned.pt", weights_only=True)
     before = torch.load(night / "model.pt", weights_only=True)
     assert slept["epoch"] == 3

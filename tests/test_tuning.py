@@ -25,10 +25,10 @@ def digits():
     return images, torch.arange(60) % 10
 
 
-def look(digits, seed=0, trials=9, **options):
+def look(digits, seed=0, trials=9, start=START, **options):
     model = initialize(paper_mnist, 0)
     given = {"distortions": [NOISE], "validation": 40, "population": 4, "space": SMALL}
-    return search(model, *digits, START, trials=trials, seed=seed, **given | options)
+    return search(model, *digits, start, trials=trials, seed=seed, **given | options)
 
 
 def test_the_same_seed_gives_the_same_search(digits):
@@ -87,14 +87,23 @@ def test_it_measures_a_part_of_the_training_images_under_noise_of_its_own(digits
     assert seed > 2**32  # seeds of trials, under which test images are measured, are small
 
 
-def test_weights_that_blow_up_are_an_answer(digits, monkeypatch):
+def test_weights_or_scores_that_blow_up_are_an_answer(digits, monkeypatch):
     def sleep(*arguments, **options):
         raise SleepError("conv1: weights are not finite after sleep")
 
-    monkeypatch.setattr(tryout, "sleep", sleep)
-    found = look(digits, trials=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(tryout, "sleep", sleep)
+        found = look(digits, trials=3)
     assert [(each.clean, each.mean) for each in found.candidates] == [(0.0, 0.0)] * 3
+    assert {each.failure for each in found.candidates} == {
+        "conv1: weights are not finite after sleep"
+    }
     assert found.best is None
+    # Finite weights that are too large for the layers behind them.
+    large = dict.fromkeys(("inc", "dec"), Range(1e25, 1e27))
+    last = look(digits, trials=3, space=large).candidates[-1]
+    assert (last.clean, last.mean) == (0.0, 0.0)
+    assert "scores are not finite" in last.failure
 
 
 def test_a_stopped_search_goes_on_to_the_same_end(digits, tmp_path, monkeypatch):
@@ -194,6 +203,67 @@ def test_the_head_alone_is_fitted():
         assert not torch.equal(other[4].weight, model[4].weight.to(dtype))
     with pytest.raises(ConfigError, match="no linear layer"):
         fit_head(nn.Sequential(nn.Conv2d(1, 2, 8), nn.Flatten()), images, labels, seed=0)
+
+
+def test_a_head_is_fitted_behind_statistics_that_stay():
+    images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = (images[:, 0, 0, 0] > 0.5).long()
+
+    def network(affine):
+        norm = nn.BatchNorm2d(4, affine=affine)
+        norm.running_mean += 0.3
+        norm.running_var *= 2
+        layers = (nn.Conv2d(1, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+        return initialize(lambda: nn.Sequential(*layers), 0).eval()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first = network(affine=False)
+    second = network(affine=True)
+    for index in (0, 4):
+        second[index].load_state_dict(first[index].state_dict())
+    found = [fit_head(each, images, labels, seed=0, epochs=3)[4].weight for each in (first, second)]
+    assert not torch.equal(found[0], first[4].weight)
+    assert torch.allclose(*found, atol=1e-6)
+
+
+def test_settings_of_each_layer_are_searched_for_each_layer(digits):
+    start = START.with_changes(inc=[1e-7, 1e-3], dec=[0.0, 1e-3])
+    space = space_of(start, fit_head=False)
+    assert space["inc"].low == pytest.approx(1e-8)  # ten times below what is unusually small
+    assert space["inc"].high == SPACE["inc"].high
+    assert "dec" not in space  # ratios never reach the 0
+    found = look(digits, trials=4, space=space_of(start, fit_head=False), start=start).candidates
+    assert found[0].config.inc == start.inc
+    assert {candidate.config.dec for candidate in found} == {start.dec}
+    firsts, seconds = zip(*(candidate.config.inc for candidate in found), strict=True)
+    assert len(set(firsts)) == len(set(seconds)) == 4
+
+
+class Described(nn.Sequential):
+    """Notes beside its weights what is no tensor."""
+
+    def get_extra_state(self):
+        return {"made": "by hand"}
+
+    def set_extra_state(self, state):
+        """There is nothing to set."""
+
+
+def test_a_network_may_have_no_linear_layer_and_notes_of_its_own(digits):
+    layers = nn.Conv2d(1, 10, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model = initialize(lambda: Described(*layers), 0)
+    auto = AutoConfig(steps=5, keep=0)
+    given = {"trials": 3, "seed": 0, "distortions": [NOISE], "validation": 30}
+    assert len(search(model, *digits, auto, **given).candidates) == 3
+    with pytest.raises(ConfigError, match="fit_epochs: the network has no linear layer"):
+        search(model, *digits, auto, space=space_of(auto, fit_head=True), **given)
+
+
+def test_a_misspelt_neuron_is_found_before_anything_is_tried(digits, tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown neuron 'leeky' .did you mean 'leaky'"):
+        look(digits, start=AutoConfig(neuron="leeky"), space={}, study=tmp_path / "study.db")
+    assert not (tmp_path / "study.db").exists()
 
 
 def test_what_cannot_be_searched_is_refused(digits):

@@ -75,7 +75,9 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
     from srcsnn.errors import SrcsnnError
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    # The time left is told from the last half hour: a part of the work may take minutes.
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, speed_estimate_period=1800) as bar:
         task = bar.add_task(what, total=None)
         shown = 0.0
 

@@ -50,7 +50,7 @@ def tune(
         float, typer.Option(help="Clean accuracy that may be lost, in points.", min=0)
     ] = 1.5,
     fit_head: Annotated[
-        bool, typer.Option(help="Try fitting the linear layers after sleep as well.")
+        bool, typer.Option(help="Try fitting linear layers after sleep as well, if there are any.")
     ] = True,
     study: Annotated[
         str | None, typer.Option(help="SQLite file or URL of a database instead of the folder's.")
@@ -64,6 +64,8 @@ def tune(
     Training images and their labels alone decide; test images are looked at in the end. A search
     that was stopped goes on when it is asked for again with the same folder.
     """
+    from torch import nn
+
     from srcsnn.checkpoints import check_output, load_checkpoint, save_checkpoint
     from srcsnn.config import load_settings, parse_changes
     from srcsnn.datasets import load_images
@@ -85,8 +87,17 @@ def tune(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise SrcsnnError(f"cannot make the folder {folder}: {cause.strerror}") from cause
+    results_file, kept = folder / "result.json", study or str(folder / "study.db")
+    if results_file.exists() and "://" not in kept and not Path(kept).exists():
+        raise ConfigError(
+            f"{results_file} is of something else, as {kept}, which goes with it, is not there; "
+            "give a new folder"
+        )
     output = check_output(folder / f"tuned{loaded.path.suffix}", loaded, overwrite=True)
     model = load_model(arch, loaded)
+    if fit_head and not any(isinstance(module, nn.Linear) for module in model.modules()):
+        say("the network has no linear layer, so that no head is fitted")
+        fit_head = False
     images = load_images(data, "train", data_root, download)
     begun = time.monotonic()
     with progress("searching") as show:
@@ -106,17 +117,21 @@ def tune(
                 distortions=chosen,
                 clean_loss=clean_loss / 100,
                 space=space_of(start, fit_head=fit_head),
-                study=study or folder / "study.db",
+                study=kept,
                 workers=workers,
                 seconds=60 * minutes,
                 progress=lambda candidate, done, total: tell(done, total),
             )
         except KeyboardInterrupt as interrupt:
-            kept = study or folder / "study.db"
             interrupt.add_note(f"{kept} keeps what was tried; the same command goes on from there")
             raise
     search_figure(found, folder / "search.png")
     best = found.best
+    failures = [candidate.failure for candidate in found.candidates if candidate.failure]
+    if failures:
+        say(f"{len(failures)} of {len(found.candidates)} settings failed; the first: {failures[0]}")
+    if not found.candidates:
+        raise SrcsnnError(f"no settings were tried within {minutes:g} minutes; allow more")
     if best is None:
         raise SrcsnnError(
             f"all of {len(found.candidates)} settings cost more than {clean_loss:g} points of "
@@ -146,12 +161,11 @@ def tune(
             )
     say(robustness_table(results))
     counts = {name: result.to_dict() for name, result in results.items()}
-    write_json(folder / "result.json", origin | {"results": counts})
+    write_json(results_file, origin | {"results": counts})
     accuracy_figure(results, folder / "accuracy.png", title=images.note or None)
     gain = 100 * (best.mean - found.baseline.mean())
     say(f"{len(found.candidates)} settings tried; the best gains {gain:+.1f} points in validation")
     if best.fit_epochs:
         say(f"its linear layers were fitted after sleep, for {best.fit_epochs} passes")
-    say(
-        f"in {folder}/: {output.name}, config.toml, result.json, accuracy.png, search.png, study.db"
-    )
+    say(f"in {folder}/: {output.name}, config.toml, result.json, accuracy.png, search.png")
+    say(f"{kept} keeps what was tried; the same command with more --trials or --minutes goes on")

@@ -18,15 +18,17 @@ class Candidate:
 
     Attributes:
         config: all of them, explicit.
-        clean: accuracy on undistorted validation images, in [0, 1]; 0 if the weights blew up.
+        clean: accuracy on undistorted validation images, in [0, 1]; 0 if it failed.
         mean: mean accuracy over the distortions, in [0, 1].
         fit_epochs: passes over training images in which the head was fitted after sleep.
+        failure: what was wrong with it, if anything: that its weights blew up, for example.
     """
 
     config: SleepConfig
     clean: float
     mean: float
     fit_epochs: int = 0
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def note(trial: optuna.Trial, candidate: Candidate) -> None:
         "clean": candidate.clean,
         "mean": candidate.mean,
         "fit_epochs": candidate.fit_epochs,
+        "failure": candidate.failure,
     }
     trial.set_user_attr("candidate", found)
 

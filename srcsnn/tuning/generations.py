@@ -1,9 +1,12 @@
 """The search: each generation of settings is bred from the best of the ones before (NSGA-II)."""
 
+import os
+import socket
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -14,10 +17,10 @@ from srcsnn.config import AutoConfig, SleepConfig, load_settings
 from srcsnn.distortions import Distortion, default_distortions
 from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
 from srcsnn.plugins import current_folder_importable
-from srcsnn.preparation import prepare
+from srcsnn.preparation import neuron_maker, prepare
 from srcsnn.seeding import key
 from srcsnn.tuning.candidates import Candidate, Search, noted
-from srcsnn.tuning.space import Range, check_space, space_of
+from srcsnn.tuning.space import FIT, Range, check_space, space_of
 from srcsnn.tuning.studies import Store, open_study
 from srcsnn.tuning.tryout import Tryout
 
@@ -94,22 +97,23 @@ def search(
     work = Tryout(
         model, images, labels, start, space, seed, tuple(distortions), validation, clean_loss
     )
-    if isinstance(start, SleepConfig):
-        prepare(model, images, start)  # finds fault before anything is tried
+    if isinstance(start, SleepConfig):  # find fault before anything is tried
+        prepare(model, images, start)
+    else:
+        neuron_maker(start.neuron)
+    if FIT in space and not any(isinstance(module, nn.Linear) for module in model.modules()):
+        raise ConfigError(f"space: {FIT}: the network has no linear layer that could be fitted")
     store = Store(study, population, work.identity())
     opened = open_study(store)
     work = replace(work, scales=work.measure_scales(), baseline=work.evaluate(model))
     work = work.with_firsts()
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
     if workers == 1:
-        _try(opened, store, work, trials, deadline, 0, progress)
+        _try(opened, store, work, trials, deadline, progress)
     else:
         _try_in_processes(opened, store, work, trials, seconds, workers, progress)
     assert work.baseline is not None
     return Search(work.baseline, noted(opened), clean_loss)
-
-
-_WAITING = optuna.trial.TrialState.WAITING
 
 
 def _try(
@@ -118,18 +122,36 @@ def _try(
     work: Tryout,
     trials: int,
     deadline: float,
-    worker: int,
     progress: Progress,
+    *,
+    leads: bool = True,
+    who: str = "alone",
 ) -> None:
-    """Tries settings until there are as many as wanted, or it is late."""
+    """Tries settings until there are as many as wanted, or it is late.
+
+    One of several processes leads: it tries what is tried first.
+    """
+    begun = datetime.now()
     while (done := len(noted(study))) < trials and time.monotonic() < deadline:
+        left = [first for first in work.firsts if leads and not _is_tried(study, first, begun)]
+        if left:
+            study.enqueue_trial(left[0])
         # Seeded anew for each trial, so that a search that was stopped goes on alike.
-        if worker == 0 and done < len(work.firsts) and not study.get_trials(states=[_WAITING]):
-            study.enqueue_trial(work.firsts[done])
-        study.sampler = _sampler(store.population, key(work.seed, "search", worker, done) % 2**32)
+        study.sampler = _sampler(store.population, key(work.seed, "search", who, done) % 2**32)
         study.optimize(work.attempt, n_trials=1)
         candidates = noted(study)
         progress(candidates[-1], len(candidates), trials)
+
+
+def _is_tried(study: optuna.Study, settings: Mapping[str, float], since: datetime) -> bool:
+    """Whether a trial of these settings is finished, waits, or was begun since then."""
+    states = optuna.trial.TrialState
+    return any(
+        trial.state in (states.COMPLETE, states.WAITING)
+        or (trial.state == states.RUNNING and (trial.datetime_start or since) >= since)
+        for trial in study.get_trials(deepcopy=False)
+        if trial.system_attrs.get("fixed_params") == settings
+    )
 
 
 def _try_in_processes(
@@ -171,7 +193,9 @@ def _worker(
 ) -> None:
     torch.set_num_threads(threads)
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
-    _try(open_study(store), store, work, trials, deadline, number, lambda *_: None)
+    who = f"{socket.gethostname()} {os.getpid()}"  # no two processes draw the same settings
+    study = open_study(store)
+    _try(study, store, work, trials, deadline, lambda *_: None, leads=number == 0, who=who)
 
 
 class _Sampler(optuna.samplers.NSGAIISampler):

@@ -1,7 +1,7 @@
 """Where settings are looked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -66,29 +66,51 @@ AUTO_SPACE: Mapping[str, Range] = {
 def space_of(start: SleepConfig | AutoConfig, *, fit_head: bool) -> dict[str, Range]:
     """Where to look from these settings on.
 
+    Settings that lie outside the usual ranges widen them, to ten times as far as they are where
+    ratios count; what is 0 and cannot be reached by ratios stays 0, and is not searched.
+
     Args:
         start: settings, or what settings should reach.
         fit_head: whether fitting the head after sleep is tried as well.
     """
-    found = dict(AUTO_SPACE if isinstance(start, AutoConfig) else SPACE)
+    found = {}
+    for name, range_ in (AUTO_SPACE if isinstance(start, AutoConfig) else SPACE).items():
+        values = _values(start, name, range_)
+        if range_.log and 0 in values:
+            continue
+        found[name] = _widened(range_, min(values), max(values))
     return found | {FIT: Range(0, 5, log=False, whole=True)} if fit_head else found
+
+
+def _widened(range_: Range, lowest: float, highest: float) -> Range:
+    margin = 10 if range_.log else 1
+    low = range_.low if lowest >= range_.low else lowest / margin
+    high = range_.high if highest <= range_.high else highest * margin
+    return replace(range_, low=max(low, 1.0) if range_.whole else low, high=high)
+
+
+def _values(start: SleepConfig | AutoConfig, name: str, range_: Range) -> tuple[float, ...]:
+    """What a setting is at the start, in each layer if it is a list."""
+    value = getattr(start, name)
+    if isinstance(value, tuple):
+        return value
+    return (range_.high if value == "off" else value,)  # a gate
 
 
 def check_space(start: SleepConfig | AutoConfig, space: Mapping[str, Range]) -> None:
     """Raises ConfigError if the space names what cannot be searched from these settings on."""
-    known = space_of(start, fit_head=True)
+    known = [*(AUTO_SPACE if isinstance(start, AutoConfig) else SPACE), FIT]
     if unknown := sorted(set(space) - set(known)):
         raise ConfigError(f"space: {', '.join(unknown)}: can search {', '.join(known)}")
 
 
 def parameters(start: SleepConfig | AutoConfig, space: Mapping[str, Range]) -> dict[str, float]:
-    """The settings as numbers by name, one for each threshold, within the space."""
+    """The settings as numbers by name, one for each value of a list, within the space."""
     found: dict[str, float] = {}
     for name, range_ in space.items():
-        value = 0 if name == FIT else getattr(start, name)
-        value = range_.high if value == "off" else value  # a gate
-        for index, each in enumerate(value if isinstance(value, tuple) else (value,)):
-            found[_parameter(name, index)] = min(max(each, range_.low), range_.high)
+        values = (0.0,) if name == FIT else _values(start, name, range_)
+        for parameter, value in zip(_parameters(start, name), values, strict=True):
+            found[parameter] = min(max(value, range_.low), range_.high)
     return found
 
 
@@ -104,12 +126,17 @@ def suggest(
 
     found: dict[str, Any] = {}
     for name, range_ in space.items():
-        many = isinstance(start, SleepConfig) and name == "thresholds"
-        number = len(start.thresholds) if isinstance(start, SleepConfig) and many else 1
-        values = [one(_parameter(name, index), range_) for index in range(number)]
-        found[name] = values if many else values[0]
+        values = [one(parameter, range_) for parameter in _parameters(start, name)]
+        found[name] = values if _is_list(start, name) else values[0]
     return found
 
 
-def _parameter(name: str, index: int) -> str:
-    return f"threshold_{index}" if name == "thresholds" else name
+def _is_list(start: SleepConfig | AutoConfig, name: str) -> bool:
+    return isinstance(getattr(start, name, None), tuple)
+
+
+def _parameters(start: SleepConfig | AutoConfig, name: str) -> list[str]:
+    """What a setting is called in the study: a list has a number for each value."""
+    if not _is_list(start, name):
+        return [name]
+    return [f"{name}_{index}" for index in range(len(getattr(start, name)))]

@@ -1,5 +1,6 @@
 """Where a search keeps what was tried: memory, an SQLite file, or a database."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +37,7 @@ def open_study(store: Store) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        study = optuna.create_study(
-            storage=_storage(store.place),
-            study_name=_NAME,
-            direction="maximize",
-            load_if_exists=True,
-        )
+        study = _create(store.place)
     # The errors of every database's driver, and that a driver is missing.
     except Exception as cause:
         raise ConfigError(
@@ -58,6 +54,19 @@ def open_study(store: Store) -> optuna.Study:
             "give a new name, or the same options to go on"
         )
     return study
+
+
+def _create(place: str | Path | None, patience: int = 20) -> optuna.Study:
+    try:
+        return optuna.create_study(
+            storage=_storage(place), study_name=_NAME, direction="maximize", load_if_exists=True
+        )
+    except Exception as cause:
+        # Another process makes the same study at this moment, and was first.
+        if not patience or "already exists" not in str(cause):
+            raise
+    time.sleep(0.1)
+    return _create(place, patience - 1)
 
 
 def _storage(place: str | Path | None) -> optuna.storages.BaseStorage | None:

@@ -13,7 +13,7 @@ from srcsnn.automatic import settle
 from srcsnn.config import AutoConfig, SleepConfig
 from srcsnn.consolidation import sleep
 from srcsnn.distortions import Distortion
-from srcsnn.errors import SleepError
+from srcsnn.errors import SrcsnnError
 from srcsnn.robustness import Robustness, evaluate
 from srcsnn.seeding import key, stream
 from srcsnn.training import fit_head
@@ -57,9 +57,12 @@ def tuned(
     return fit_head(slept, images[fitting], labels[fitting], seed=seed, epochs=candidate.fit_epochs)
 
 
-def _digest(tensors: Iterable[Tensor]) -> str:
+def _digest(tensors: Iterable[object]) -> str:
+    """Of all that are tensors; a network may note other things beside its weights."""
     found = hashlib.sha256()
     for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            continue
         data = tensor.detach().cpu().flatten().view(torch.uint8)  # NumPy has no bfloat16
         found.update(str(tensor.shape).encode() + data.numpy().tobytes())
     return found.hexdigest()
@@ -161,8 +164,8 @@ class Tryout:
             )
             counts = self.evaluate(network)
             candidate = replace(candidate, clean=counts.clean, mean=counts.mean())
-        except SleepError:  # its weights blew up, which is an answer
-            pass
+        except SrcsnnError as failure:  # weights or scores blew up, which is an answer
+            candidate = replace(candidate, failure=str(failure))
         note(trial, candidate)
         assert self.baseline is not None
         floor = self.baseline.clean - self.clean_loss
