@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 import torch
@@ -85,6 +86,22 @@ def test_sleep_info_evaluate_and_inspect(night, capsys):
     assert [layer["name"] for layer in found["layers"]] == ["input", "conv1", "conv2"]
     assert found["steps_valid"] == 20
     assert command("inspect", night / "run.h5") == 0
+
+
+def test_export_writes_what_other_simulators_read(night, tmp_path, monkeypatch, capsys):
+    words = ["export", night / "model.pt", "--arch", "paper-mnist", "--data", night / "data.npz"]
+    assert command(*words, "-o", tmp_path / "auto.nir") == 0
+    assert "steps of 1 ms" in capsys.readouterr().out
+    own = ["--config", night / "mine.toml", "--set", "dt_s=0.0005"]
+    assert command(*words, "-o", tmp_path / "own.nir", *own) == 0
+    graph = nir.read(tmp_path / "own.nir")
+    assert {"conv1", "conv1.neurons", "conv2", "conv2.neurons"} < set(graph.nodes)
+    assert float(graph.metadata["dt_s"]) == 0.0005
+    assert command(*words, "-o", tmp_path / "own.nir") == 2
+    assert "is there already" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "nir", None)
+    assert command(*words, "-o", tmp_path / "x.nir") == 2
+    assert 'pip install "srcsnn[nir]"' in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten_unless_asked(night, capsys):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from srcsnn.cli import demo, evaluate, info, inspect, sleep, train, tune, verify
+from srcsnn.cli import demo, evaluate, export, info, inspect, sleep, train, tune, verify
 from srcsnn.cli.console import interruptible, report_errors
 
 __all__ = ["app", "main"]
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     demo.demo, train.train, verify.verify, info.info, sleep.sleep, tune.tune, evaluate.evaluate,
-    inspect.inspect,
+    inspect.inspect, export.export,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(epilog=sys.modules[command.__module__].EXAMPLES)(interruptible(command))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 import typer
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from srcsnn.checkpoints import Checkpoint
+    from srcsnn.config import AutoConfig, SleepConfig
 
 __all__ = [
     "Arch", "Config", "Data", "DataRoot", "Download", "Overwrite", "Seed",
-    "interruptible", "load_model", "progress", "report_errors", "say",
+    "explicit", "interruptible", "load_model", "progress", "report_errors", "say",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -65,6 +66,18 @@ def load_model(arch: str, checkpoint: "Checkpoint") -> "nn.Module":
     model = make_model(arch)
     load_into(checkpoint, model)
     return model.eval()
+
+
+def explicit(
+    model: "nn.Module", images: "Tensor", settings: "SleepConfig | AutoConfig"
+) -> "SleepConfig":
+    """The settings; from auto what it finds for this network, whatever a night would do to it."""
+    from srcsnn.automatic import settle
+    from srcsnn.config import AutoConfig
+
+    if isinstance(settings, AutoConfig):
+        return settle(model, images, settings.with_changes(keep=0), seed=0).config
+    return settings
 
 
 @contextmanager

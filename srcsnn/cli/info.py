@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from srcsnn.cli.console import Arch, Config, Data, DataRoot, Download, load_model, say
+from srcsnn.cli.console import Arch, Config, Data, DataRoot, Download, explicit, load_model, say
 
 EXAMPLES = "Example: srcsnn info model.pt --arch paper-mnist --data mnist --config paper-mnist"
 
@@ -18,9 +18,8 @@ def info(
     download: Download = False,
 ) -> None:
     """Show the spiking layers of a checkpoint: shapes, alpha, thresholds. Nothing sleeps."""
-    from srcsnn.automatic import settle
     from srcsnn.checkpoints import load_checkpoint
-    from srcsnn.config import AutoConfig, load_settings
+    from srcsnn.config import load_settings
     from srcsnn.datasets import load_images
     from srcsnn.preparation import prepare
     from srcsnn.tables import units_table
@@ -29,9 +28,7 @@ def info(
     settings = load_settings(config)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
-    if isinstance(settings, AutoConfig):
-        settings = settle(model, images.images, settings.with_changes(keep=0), seed=0).config
-    snn = prepare(model, images.images, settings)
+    snn = prepare(model, images.images, explicit(model, images.images, settings))
     wrapped = f" under {loaded.wrapper!r}" if loaded.wrapper else ""
     say(f"{loaded.path}: {len(loaded.state_dict)} tensors{wrapped}, SHA-256 {loaded.sha256}")
     say(units_table(snn, snn.shapes(tuple(images.images.shape[1:]))))
