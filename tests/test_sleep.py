@@ -4,6 +4,7 @@ import sys
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 import srcsnn
 from converters import spiking_layers
@@ -235,6 +236,18 @@ def test_images_that_do_not_fit_the_network_are_refused(model, shape):
 def test_a_network_without_weights_is_refused_in_words(images):
     with pytest.raises(ConversionError, match="no convolution that could sleep"):
         srcsnn.sleep(torch.nn.ReLU(), images, CONFIG, seed=0)
+
+
+def test_a_network_of_linear_layers_sleeps_when_asked_to(images):
+    model = initialize(
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 4)), 0
+    )
+    with pytest.raises(ConversionError, match="linear layers sleep with layers='all': 1, 3"):
+        srcsnn.sleep(model, images, seed=0)
+    auto = srcsnn.AutoConfig(layers="all", keep=0, steps=20)
+    slept = srcsnn.sleep(model, images, auto, seed=0)
+    assert [layer.name for layer in slept.report.layers] == ["1", "3"]
+    assert all(layer.change > 0.1 for layer in slept.report.layers)
 
 
 def test_a_network_with_nan_where_nothing_spikes_is_refused(images):

@@ -251,8 +251,9 @@ class Described(nn.Sequential):
 
 
 def test_a_network_may_have_no_linear_layer_and_notes_of_its_own(digits):
-    layers = nn.Conv2d(1, 10, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    model = initialize(lambda: Described(*layers), 0)
+    model = initialize(
+        lambda: Described(nn.Conv2d(1, 10, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 0
+    )
     auto = AutoConfig(steps=5, keep=0)
     given = {"trials": 3, "seed": 0, "distortions": [NOISE], "validation": 30}
     assert len(search(model, *digits, auto, **given).candidates) == 3
