@@ -1,6 +1,11 @@
 """Names, folders and files become images in [0, 1], or one clear error."""
 
+import gzip
+import hashlib
 import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import h5py
@@ -9,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from torchvision.datasets import FashionMNIST
 
 from srcsnn.datasets import check_images, load_images
 from srcsnn.errors import ConfigError, DatasetError
@@ -92,6 +98,57 @@ def test_absent_data_tells_where_it_looked_and_downloads_nothing(tmp_path, name,
     assert "--download" in str(error.value)
     assert ("class folders" in str(error.value)) == (name == "cifar10")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """A server on the loopback interface that has a Fashion-MNIST of four images."""
+    files = tmp_path / "served"
+    files.mkdir()
+    resources = []
+    for part in ("train", "t10k"):
+        for kind, shape in (("images-idx3", (4, 28, 28)), ("labels-idx1", (4,))):
+            header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
+            path = files / f"{part}-{kind}-ubyte.gz"
+            body = np.arange(np.prod(shape), dtype=np.uint8) % 10
+            path.write_bytes(gzip.compress(header + body.tobytes()))
+            digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            resources.append((path.name, digest))
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *words):
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=files)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(FashionMNIST, "resources", resources)
+        address = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr(FashionMNIST, "mirrors", [address])
+        yield asked
+        server.shutdown()
+
+
+def test_data_is_downloaded_when_asked_for_and_only_then(tmp_path, mirror):
+    root = tmp_path / "data"
+    with pytest.raises(DatasetError, match="--download"):
+        load_images("fashion-mnist", "train", root=root)
+    assert not mirror
+    found = load_images("fashion-mnist", "train", root=root, download=True)
+    assert found.images.shape == (4, 1, 28, 28)
+    assert found.labels.tolist() == [0, 1, 2, 3]
+    assert len(set(mirror)) == 4
+    mirror.clear()
+    load_images("fashion-mnist", "test", root=root, download=True)
+    assert not mirror  # what is there is not fetched again
+
+
+def test_a_failed_download_is_told_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody listens there
+    expected = f"not be downloaded to {tmp_path}: .*refused"
+    with pytest.raises(DatasetError, match=expected) as error:
+        load_images("fashion-mnist", "train", root=tmp_path, download=True)
+    assert "\n" not in str(error.value)
 
 
 def test_root_comes_from_the_environment(tmp_path, monkeypatch):

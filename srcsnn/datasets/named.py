@@ -71,11 +71,11 @@ def from_torchvision(data: str, split: Split, root: str | Path | None, download:
 
 
 def _absent(data: str, root: Path, folder: str, download: bool, cause: Exception) -> str:
-    where = root / folder
+    where, why = root / folder, " ".join(str(cause).split())  # torchvision takes four lines
     if download:
-        return f"{data}: could not be downloaded to {root} ({cause})"
+        return f"{data}: could not be downloaded to {root}: {why}"
     if where.is_dir():
-        return f"{data}: {where} is incomplete or damaged ({cause}); download it again"
+        return f"{data}: {where} is incomplete or damaged ({why}); download it again"
     also = (
         "; a folder with train/ and test/ of class folders of images works as well, by its path"
         if data == "cifar10"
