@@ -4,7 +4,7 @@ Knows torch and nothing about sleep, snnTorch, files or the command line.
 """
 
 from converters.assembly import Bias
-from converters.conversion import measure, simulate, spiking_layers, to_ann, to_snn
+from converters.conversion import measure, simulate, spiking_layers, to_ann, to_snn, unslept
 from converters.errors import ConversionError
 from converters.normalization import Diehl, Legacy, Normalization, Percentile, Scale
 from converters.sites import Layers
@@ -41,4 +41,5 @@ __all__ = [
     "spiking_layers",
     "to_ann",
     "to_snn",
+    "unslept",
 ]

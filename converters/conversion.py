@@ -165,17 +165,37 @@ def to_ann(snn: SpikingNetwork, model: nn.Module) -> nn.Module:
     """
     cnn = copy.deepcopy(model)
     for unit in snn.units:
-        try:
-            weight = cnn.get_parameter(f"{unit.name}.weight")
-        except AttributeError as error:
-            raise ConversionError(f"the network has no layer {unit.name}") from error
-        if weight.shape != unit.synapse.weight.shape:
-            raise ConversionError(
-                f"{unit.name}: weights of shape {tuple(weight.shape)} in the network, "
-                f"{tuple(unit.synapse.weight.shape)} in the one that slept"
-            )
-        weight.detach().copy_(_slept(unit, weight.detach()))
+        weight = _weight(unit, cnn)
+        weight.copy_(_slept(unit, weight))
     return cnn
+
+
+def unslept(unit: Unit, model: nn.Module) -> Tensor:
+    """The weights of a unit before sleep, computed again: a copy of all would take much memory.
+
+    Args:
+        unit: of what `to_snn` made of the model.
+        model: the CNN it was made of.
+
+    Raises:
+        ConversionError: if the model does not have the unit's layer, in its shape.
+    """
+    before = _weight(unit, model).to(unit.synapse.weight)
+    return before if unit.fold is None else before * per_channel(unit.fold, before)
+
+
+def _weight(unit: Unit, model: nn.Module) -> Tensor:
+    """The weights of the unit's layer in the CNN, not a copy."""
+    try:
+        weight = model.get_parameter(f"{unit.name}.weight").detach()
+    except AttributeError as error:
+        raise ConversionError(f"the network has no layer {unit.name}") from error
+    if weight.shape != unit.synapse.weight.shape:
+        raise ConversionError(
+            f"{unit.name}: weights of shape {tuple(weight.shape)} in the network, "
+            f"{tuple(unit.synapse.weight.shape)} in the one that slept"
+        )
+    return weight
 
 
 def _slept(unit: Unit, weight: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import srcsnn
-from converters import to_ann
+from converters import to_ann, unslept
 from experiments.cells import Cell
 from experiments.place import Place, distortions_of
 from srcsnn import load_config, prepare
@@ -30,7 +30,6 @@ def trajectory(cell: Cell, place: Place) -> list[dict[str, Any]]:  # Any: JSON
     images, labels = place.images.test[chosen], place.images.test_labels[chosen]
     config = load_config(settings["config"])
     snn = prepare(model, place.images.train, config)
-    before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
     every = max(1, config.steps // settings["snapshots"])
     counter = SpikeCounter()
     found: list[dict[str, Any]] = []  # Any: JSON
@@ -42,7 +41,7 @@ def trajectory(cell: Cell, place: Place) -> list[dict[str, Any]]:  # Any: JSON
             to_ann(snn, model), images, labels, distortions=distortions_of(cell), seed=cell.trial
         )
         layers = [
-            report_layer(u, before[u.name], counter.counts[u.layer.name] / step, config.dt_s)
+            report_layer(u, unslept(u, model), counter.counts[u.layer.name] / step, config.dt_s)
             for u in snn.units
             if step
         ]

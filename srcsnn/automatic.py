@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from converters import Layer, Scale, SpikingNetwork, measure, to_ann, to_snn
+from converters import Layer, Scale, SpikingNetwork, measure, to_ann, to_snn, unslept
 from srcsnn.classifiers import evaluating, scores_of
 from srcsnn.config import AutoConfig, SleepConfig
 from srcsnn.errors import DatasetError, SrcsnnError
@@ -17,7 +17,7 @@ from srcsnn.neurons import Neuron
 from srcsnn.night import run
 from srcsnn.plasticity import IncDec, Rule
 from srcsnn.preparation import check_before, neuron_maker
-from srcsnn.replay import Replay
+from srcsnn.replay import PoissonMean, Replay
 from srcsnn.seeding import stream
 from srcsnn.synapses import Synapse
 
@@ -118,50 +118,77 @@ def settle(
     check_before(model, images)
     make = neuron_maker(auto.neuron)
     watched = _Watched(model, images, seed) if auto.keep else None
+    image = images.mean(0)
     scales = measure(model, images, layers=auto.layers) if scales is None else scales
 
-    def network(thresholds: Sequence[float] = (1.0,)) -> SpikingNetwork:
+    def network(thresholds: Sequence[float]) -> SpikingNetwork:
         neurons = [make(threshold, auto.decay) for threshold in thresholds]
         one_or_each = neurons[0] if len(neurons) == 1 else neurons
         return to_snn(model, scales, neuron=one_or_each, layers=auto.layers, bias=auto.bias)
 
-    snn = network()
-    config = _undosed(auto, images.mean(0), len(snn.layers))
-    replay = config.make_replay(images.mean(0).to(snn.units[0].synapse.weight))
-    thresholds, rates = [], []
-    for layer in snn.layers:  # from the input up, as a layer's currents are spikes of those below
-        currents = _currents(snn, layer, replay, stream(seed, "calibration"))
-        threshold, rate = _bisect(currents, make, auto)
-        layer.neurons.neuron = make(threshold, auto.decay)
-        thresholds.append(threshold)
-        rates.append(rate)
-    drift = _drift(snn, auto, replay, stream(seed, "calibration"))
+    def night(config: SleepConfig, doses: Sequence[float]) -> tuple[int, float, float | None]:
+        snn = network(config.thresholds)
+        steps, reached = _trial_night(snn, model, config, doses, image, seed)
+        return steps, reached, watched.kept(to_ann(snn, model)) if watched else None
+
+    found = _calibrate(network([1.0]), auto, make, image, seed)
     for halving in range(_HALVINGS):
         dose = auto.dose / 2**halving
-        doses = _doses(dose, auto.tilt, len(drift))
+        doses = _doses(dose, auto.tilt, len(found.drift))
         strengths = [
             own / (each * auto.steps) if each else 0.0
-            for own, each in zip(doses, drift, strict=True)
+            for own, each in zip(doses, found.drift.values(), strict=True)
         ]
-        config = config.with_changes(
-            thresholds=thresholds,
+        config = found.config.with_changes(
             inc=[(1 - auto.dec_share) * each for each in strengths],
             dec=[auto.dec_share * each for each in strengths],
         )
-        snn = network(thresholds)
-        steps, reached = _trial_night(snn, config, doses, replay, seed)
-        kept = watched.kept(to_ann(snn, model)) if watched else None
+        steps, reached, kept = night(config, doses)
         if kept is None or kept >= auto.keep:
             break
     return Settled(
         config.with_changes(steps=steps),
         auto,
-        rates=dict(zip((layer.name for layer in snn.layers), rates, strict=True)),
-        unmoved=tuple(u.name for u, each in zip(snn.sleeping, drift, strict=True) if not each),
+        rates=found.rates,
+        unmoved=tuple(name for name, each in found.drift.items() if not each),
         dose=dose,
         reached=reached,
         kept=kept,
     )
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    """What is known of a network when nothing has been learnt yet.
+
+    Attributes:
+        config: with thresholds, without inc and dec.
+        rates: spikes per neuron and step of each layer.
+        drift: relative change in a step of each layer that sleeps, if inc + dec were 1.
+    """
+
+    config: SleepConfig
+    rates: dict[str, float]
+    drift: dict[str, float]
+
+
+def _calibrate(
+    snn: SpikingNetwork,
+    auto: AutoConfig,
+    make: Callable[[float, float], Neuron],
+    image: Tensor,
+    seed: int,
+) -> _Calibration:
+    config = _undosed(auto, image, len(snn.layers))
+    replay = _replay(snn, config, image)
+    thresholds, rates = [], {}
+    for layer in snn.layers:  # from the input up, as a layer's currents are spikes of those below
+        currents = _currents(snn, layer, replay, stream(seed, "calibration"))
+        threshold, rates[layer.name] = _bisect(currents, make, auto)
+        layer.neurons.neuron = make(threshold, auto.decay)
+        thresholds.append(threshold)
+    config = config.with_changes(thresholds=thresholds)
+    return _Calibration(config, rates, _drift(snn, auto, replay, stream(seed, "calibration")))
 
 
 def _undosed(auto: AutoConfig, image: Tensor, layers: int) -> SleepConfig:
@@ -183,6 +210,11 @@ def _undosed(auto: AutoConfig, image: Tensor, layers: int) -> SleepConfig:
         bias=auto.bias,
         neuron=auto.neuron,
     )
+
+
+def _replay(snn: SpikingNetwork, config: SleepConfig, image: Tensor) -> PoissonMean:
+    """The input spikes, in the type and on the device of the weights."""
+    return config.make_replay(image.to(snn.units[0].synapse.weight))
 
 
 class _Probe:
@@ -269,16 +301,16 @@ class _Tally:
 
 def _drift(
     snn: SpikingNetwork, auto: AutoConfig, replay: Replay, generator: torch.Generator
-) -> list[float]:
+) -> dict[str, float]:
     """The relative change of each sleeping layer in a step, if inc + dec were 1."""
     gate = None if auto.gate == "off" else auto.gate
     rule = IncDec(1 - auto.dec_share, auto.dec_share, gate)
     tallies = [_Tally(rule) for _ in snn.sleeping]
     run(snn, replay, tallies, steps=_CALIBRATION_STEPS, generator=generator)
-    return [
-        _share(tally.total, unit.synapse.weight.detach()) / _CALIBRATION_STEPS
+    return {
+        unit.name: _share(tally.total, unit.synapse.weight.detach()) / _CALIBRATION_STEPS
         for tally, unit in zip(tallies, snn.sleeping, strict=True)
-    ]
+    }
 
 
 def _doses(dose: float, tilt: float, layers: int) -> list[float]:
@@ -288,14 +320,19 @@ def _doses(dose: float, tilt: float, layers: int) -> list[float]:
 
 
 def _trial_night(
-    snn: SpikingNetwork, config: SleepConfig, doses: Sequence[float], replay: Replay, seed: int
+    snn: SpikingNetwork,
+    model: nn.Module,
+    config: SleepConfig,
+    doses: Sequence[float],
+    image: Tensor,
+    seed: int,
 ) -> tuple[int, float]:
     """Sleeps until the doses; gives the steps that it took, and the share that was reached."""
-    before = [unit.synapse.weight.detach().clone() for unit in snn.sleeping]
     share = 0.0
 
     def reached() -> bool:
         nonlocal share
+        before = (unslept(unit, model) for unit in snn.sleeping)
         shares = [
             _share(unit.synapse.weight.detach() - weight, weight) / dose
             for unit, weight, dose in zip(snn.sleeping, before, doses, strict=True)
@@ -305,7 +342,7 @@ def _trial_night(
 
     steps = run(
         snn,
-        replay,
+        _replay(snn, config, image),
         config.make_rules([unit.name for unit in snn.sleeping]),
         steps=_PATIENCE * config.steps,
         generator=stream(seed, "sleep"),

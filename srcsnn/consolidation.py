@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters import Neuron, Scale, SpikingNetwork, Unit, to_ann
+from converters import Neuron, Scale, SpikingNetwork, Unit, to_ann, unslept
 from srcsnn.automatic import settle
 from srcsnn.config import AutoConfig, SleepConfig, load_settings
 from srcsnn.errors import ConfigError, SleepError
@@ -113,7 +113,6 @@ def sleep(
         rule = settings.make_rules([unit.name for unit in snn.sleeping])
     if replay is None:
         replay = settings.make_replay(images.mean(0).to(snn.units[0].synapse.weight))
-    before = {unit.name: unit.synapse.weight.detach().clone() for unit in snn.units}
     notes = {"config": settings.model_dump(), "seed": seed} | dict(provenance or {})
     layout = _layout(snn, settings, tuple(images.shape[1:]), notes)
     counter = SpikeCounter()
@@ -148,7 +147,7 @@ def sleep(
             raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
     counts = counter.counts or _recorded(file)
     layers = tuple(
-        report_layer(u, before[u.name], counts[u.layer.name] / settings.steps, settings.dt_s)
+        report_layer(u, unslept(u, model), counts[u.layer.name] / settings.steps, settings.dt_s)
         for u in snn.units
     )
     return SleepResult(
