@@ -45,6 +45,7 @@ class Settled:
         dose: relative change of the weights that was aimed at in the end, as in `AutoConfig`.
         reached: share of it that was reached, the root mean square over the layers that sleep.
         kept: share of the watched training images that keep their class; None if none was watched.
+        kept_shifted: the same of these images shifted by a pixel.
     """
 
     config: SleepConfig
@@ -54,6 +55,7 @@ class Settled:
     dose: float
     reached: float
     kept: float | None
+    kept_shifted: float | None
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -65,7 +67,10 @@ class Settled:
         ]
         found.append(f"dose {self.dose:.3g}: {self.reached:.0%} of it in {self.config.steps} steps")
         if self.kept is not None:
-            found.append(f"{self.kept:.1%} of the training images keep their class")
+            found.append(
+                f"{self.kept:.1%} of the training images keep their class, {self.kept_shifted:.1%} "
+                "shifted by a pixel"
+            )
         return tuple(found)
 
     @property
@@ -80,11 +85,15 @@ class Settled:
         found += [f"{name}: nothing drives a change of its weights" for name in self.unmoved]
         if self.reached < 1:
             found.append(f"the dose was not reached, but {self.reached:.0%} of it")
-        if self.kept is not None and self.kept < auto.keep:
-            found.append(
-                f"only {self.kept:.1%} of the training images keep their class, even at this dose; "
-                "the network is very sensitive to its weights"
-            )
+        for kept, wanted, which in (
+            (self.kept, auto.keep, ""),
+            (self.kept_shifted, auto.keep_shifted, ", shifted by a pixel,"),
+        ):
+            if kept is not None and kept < wanted:
+                found.append(
+                    f"only {kept:.1%} of the training images{which} keep their class, even at this "
+                    "dose; the network is very sensitive to its weights"
+                )
         return tuple(found)
 
 
@@ -126,10 +135,10 @@ def settle(
         one_or_each = neurons[0] if len(neurons) == 1 else neurons
         return to_snn(model, scales, neuron=one_or_each, layers=auto.layers, bias=auto.bias)
 
-    def night(config: SleepConfig, doses: Sequence[float]) -> tuple[int, float, float | None]:
+    def night(config: SleepConfig, doses: Sequence[float]) -> tuple[int, float, float, float]:
         snn = network(config.thresholds)
         steps, reached = _trial_night(snn, model, config, doses, image, seed)
-        return steps, reached, watched.kept(to_ann(snn, model)) if watched else None
+        return steps, reached, *(watched.kept(to_ann(snn, model)) if watched else (1.0, 1.0))
 
     found = _calibrate(network([1.0]), auto, make, image, seed)
     for halving in range(_HALVINGS):
@@ -143,8 +152,8 @@ def settle(
             inc=[(1 - auto.dec_share) * each for each in strengths],
             dec=[auto.dec_share * each for each in strengths],
         )
-        steps, reached, kept = night(config, doses)
-        if kept is None or kept >= auto.keep:
+        steps, reached, kept, kept_shifted = night(config, doses)
+        if watched is None or (kept >= auto.keep and kept_shifted >= auto.keep_shifted):
             break
     return Settled(
         config.with_changes(steps=steps),
@@ -153,7 +162,8 @@ def settle(
         unmoved=tuple(name for name, each in found.drift.items() if not each),
         dose=dose,
         reached=reached,
-        kept=kept,
+        kept=kept if watched else None,
+        kept_shifted=kept_shifted if watched else None,
     )
 
 
@@ -358,23 +368,34 @@ def _share(change: Tensor, weights: Tensor) -> float:
 
 
 class _Watched:
-    """Training images whose classes a night should keep."""
+    """Training images whose classes a night should keep, as they are and shifted by a pixel.
+
+    A network may know its training images by heart, and keep their classes where those of others
+    go. Shifted, they are images that it has not seen.
+    """
 
     def __init__(self, model: nn.Module, images: Tensor, seed: int) -> None:
         chosen = torch.randperm(len(images), generator=stream(seed, "watched"))[:_WATCHED]
         self.images = images[chosen]
+        self.shifted = self.images.roll((1, 1), (2, 3))
         try:
-            self.classes = self._classes(model)
+            self.classes = self._classes(model, self.images)
+            self.shifted_classes = self._classes(model, self.shifted)
         except SrcsnnError as cause:
             raise SrcsnnError(f"{cause}, or keep = 0, with which no classes are watched") from cause
 
-    def kept(self, model: nn.Module) -> float:
-        """The share of the images that this network puts where the first one did."""
-        return float((self._classes(model) == self.classes).float().mean())
+    def kept(self, model: nn.Module) -> tuple[float, float]:
+        """The shares of the images, and of the shifted, that it puts where the first one did."""
+        both = (self.images, self.classes), (self.shifted, self.shifted_classes)
+        kept, shifted = (
+            float((self._classes(model, images) == before).float().mean())
+            for images, before in both
+        )
+        return kept, shifted
 
     @torch.inference_mode()
-    def _classes(self, model: nn.Module) -> Tensor:
-        batches = torch.split(self.images, images_at_once(self.images))
+    def _classes(self, model: nn.Module, images: Tensor) -> Tensor:
+        batches = torch.split(images, images_at_once(images))
         with evaluating(model):
             scores = [scores_of(model, batch) for batch in batches]
         return torch.cat(scores).argmax(1)

@@ -148,7 +148,9 @@ class AutoConfig(_Settings):
         tilt: dose of the last layer that sleeps over that of the first, in equal ratios in between,
             above 0; `dose` is their geometric mean.
         keep: share of training images that must be classed as before the night, in [0, 1]; the
-            dose is halved until they are. Needs no labels.
+            dose is halved until they are. Needs no labels. 0 to look at no classes at all.
+        keep_shifted: the same for these images shifted by a pixel, which the network has not seen:
+            it may know its training images by heart.
         dec_share: dec / (inc + dec), in [0, 1]. A synapse grows if its pre spikes in more than
             this share of the post spikes.
         steps: time steps that the dose is spread over.
@@ -165,6 +167,7 @@ class AutoConfig(_Settings):
     dose: Positive = 0.3
     tilt: Positive = 1.0
     keep: Annotated[float, Field(ge=0, le=1)] = 0.99
+    keep_shifted: Annotated[float, Field(ge=0, le=1)] = 0.95
     dec_share: Annotated[float, Field(ge=0, le=1)] = 0.9
     steps: Annotated[int, Field(gt=0)] = 100
     brightest: Annotated[float, Field(gt=0, le=1)] = 0.25

@@ -84,6 +84,17 @@ def test_the_dose_is_halved_until_the_classes_are_kept(model, images):
     assert found.dose in {4.0 / 2**halvings for halvings in range(1, 12)}
 
 
+def test_images_that_the_network_has_not_seen_keep_their_classes_too(model, images):
+    large = QUICK.with_changes(dose=4.0, dec_share=0.2, keep=0.01, keep_shifted=0)
+    loose = settle(model, images, large, seed=0)
+    strict = settle(model, images, large.with_changes(keep_shifted=1.0), seed=0)
+    assert strict.dose < loose.dose == 4.0
+    assert loose.kept_shifted < 1 == strict.kept_shifted
+    slept = srcsnn.sleep(model, images, strict.config, seed=0).model
+    moved = images.roll((1, 1), (2, 3))
+    assert torch.equal(slept(moved).argmax(1), model(moved).argmax(1))
+
+
 def test_a_layer_that_cannot_fire_is_reported_and_not_forced(model, images):
     network = copy.deepcopy(model)
     network[1].bias.data[0] = -100  # so that the only channel that could excite layer 4 is silent
