@@ -88,6 +88,21 @@ def test_sleep_info_evaluate_and_inspect(night, capsys):
     assert command("inspect", night / "run.h5") == 0
 
 
+def test_what_is_read_is_never_written_to(night, capsys):
+    data, own = night / "data.npz", night / "mine.toml"
+    before = data.read_bytes(), own.read_bytes(), (night / "model.pt").read_bytes()
+    evaluation = ["evaluate", night / "model.pt", "--arch", "paper-mnist", "--data", data]
+    for words in (
+        sleep_words(night, "--save-config", night / "model.pt", output="y.pt"),
+        sleep_words(night, "--raster", data, output="y.pt"),
+        sleep_words(night, output="mine.toml"),
+        [*evaluation, "-o", data],
+    ):
+        assert command(*words, "--overwrite") == 1
+        assert "give each a file of its own" in capsys.readouterr().err
+    assert (data.read_bytes(), own.read_bytes(), (night / "model.pt").read_bytes()) == before
+
+
 def test_export_writes_what_other_simulators_read(night, tmp_path, monkeypatch, capsys):
     words = ["export", night / "model.pt", "--arch", "paper-mnist", "--data", night / "data.npz"]
     assert command(*words, "-o", tmp_path / "auto.nir") == 0
