@@ -17,7 +17,7 @@ from srcsnn.config import AutoConfig, SleepConfig, load_settings
 from srcsnn.errors import ConfigError, SleepError
 from srcsnn.night import INPUT, run
 from srcsnn.plasticity import Rule
-from srcsnn.preparation import prepare
+from srcsnn.preparation import prepare, replay_for
 from srcsnn.rasters import (
     HDF5Recorder,
     LayerKind,
@@ -112,7 +112,7 @@ def sleep(
     if rule is None:
         rule = settings.make_rules([unit.name for unit in snn.sleeping])
     if replay is None:
-        replay = settings.make_replay(images.mean(0).to(snn.units[0].synapse.weight))
+        replay = replay_for(snn, settings, images.mean(0))
     notes = {"config": settings.model_dump(), "seed": seed} | dict(provenance or {})
     layout = _layout(snn, settings, tuple(images.shape[1:]), notes)
     counter = SpikeCounter()

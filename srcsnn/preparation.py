@@ -12,9 +12,10 @@ from srcsnn.datasets import check_images
 from srcsnn.errors import ConfigError, ConformanceError, SleepError
 from srcsnn.neurons import LIF, NEURONS
 from srcsnn.plugins import resolve
+from srcsnn.replay import PoissonMean
 from srcsnn.testing import check_neuron
 
-__all__ = ["check_before", "neuron_maker", "prepare"]
+__all__ = ["check_before", "neuron_maker", "prepare", "replay_for"]
 
 
 def prepare(
@@ -65,6 +66,20 @@ def prepare(
     if own:
         _check_neurons(snn, tuple(images.shape[1:]))
     return snn
+
+
+def replay_for(snn: SpikingNetwork, config: SleepConfig, image: Tensor) -> PoissonMean:
+    """The configured noise, in the type and on the device of the network's weights.
+
+    Args:
+        snn: what will sleep.
+        config: with the input rate.
+        image: (C, H, W) in [0, 1], the mean training image.
+
+    Raises:
+        ConfigError: if a spike probability is above 1.
+    """
+    return config.make_replay(image.to(snn.units[0].synapse.weight))
 
 
 def neuron_maker(name: str) -> Callable[[float, float], Neuron]:
