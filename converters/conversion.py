@@ -6,7 +6,7 @@ is the change: a network that did not sleep comes back bit for bit.
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -134,6 +134,8 @@ def to_snn(
     Raises:
         ConversionError: with the complete list of what cannot be converted, and why.
     """
+    if bias not in get_args(Bias):
+        raise ConversionError(f"bias={bias!r}: use {' or '.join(map(repr, get_args(Bias)))}")
     network, folds, alike = _simulated(model, images if isinstance(images, Tensor) else None)
     plan = find_sites(network, layers)
     _check(model, alike)

@@ -20,6 +20,7 @@ __all__ = [
     "is_convolution",
     "is_identity",
     "is_in_place",
+    "is_linear",
     "is_normalization",
     "operands",
 ]
@@ -176,6 +177,14 @@ def is_convolution(network: fx.GraphModule, node: fx.Node) -> bool:
         module = network.get_submodule(str(node.target))
         return isinstance(module, nn.modules.conv._ConvNd)
     return node.op == "call_function" and node.target in _CONVOLUTIONS
+
+
+def is_linear(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether this multiplies features by weights: of any linear kind, recurrent ones too."""
+    if node.op == "call_module":
+        module = network.get_submodule(str(node.target))
+        return isinstance(module, nn.Linear | nn.Bilinear | nn.RNNBase | nn.MultiheadAttention)
+    return node.op == "call_function" and node.target in (F.linear, F.bilinear)
 
 
 def _is_size(node: fx.Node) -> bool:

@@ -19,6 +19,7 @@ from converters.operations import (
     is_convolution,
     is_identity,
     is_in_place,
+    is_linear,
     operands,
 )
 from converters.refusals import refusal, shared_weights, strange_layer
@@ -119,7 +120,8 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
                     f"{describe(network, node)}: must stand straight behind one convolution, "
                     "linear layer or sum, whose neurons then have its cap"
                 )
-        if node in needed and kinds[node] is Kind.CONSTANT and any(map(sums.has, node.args)):
+        of_branch = any(map(sums.has, node.all_input_nodes))
+        if node in needed and kinds[node] is Kind.CONSTANT and of_branch:
             problems[node] = (
                 f"{describe(network, node)}: read the size of the sum, or of what comes before it, "
                 "and not of one of its branches"
@@ -136,8 +138,10 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
             arriving[node] = (name,)
     needed |= _ancestors([site.activation for site in sites])
     for node in network.graph.nodes:
-        # A convolution that cannot sleep must not be passed over when all are to sleep.
-        asked = is_convolution(network, node) and layers in ("conv", "all")
+        # A layer that cannot sleep must not be passed over when all are to sleep.
+        asked = (is_convolution(network, node) and layers in ("conv", "all")) or (
+            is_linear(network, node) and layers == "all"
+        )
         if kinds[node] is Kind.UNSUPPORTED and (node in needed or asked):
             problems.setdefault(node, refusal(network, node))
         if is_in_place(node) and not node.users and needed.intersection(node.all_input_nodes):
@@ -168,7 +172,7 @@ class _Sums:
             if term is not None
         }
 
-    def has(self, node: object) -> bool:
+    def has(self, node: fx.Node) -> bool:
         """Whether this is a current that is added to others."""
         return node in self._inside
 

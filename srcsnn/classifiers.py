@@ -58,17 +58,19 @@ def check_takes(model: nn.Module, images: Tensor, labels: Tensor | None = None) 
         labels: (N,) class numbers, if they are to be learnt.
 
     Raises:
-        DatasetError: if the images have channels or a size that the network cannot take, or a label
-            is no class of the network's.
+        DatasetError: if the network fails on such images, or a label is no class of its own.
+        SrcsnnError: if there are labels, and the network gives no scores (images, classes).
     """
     size = "x".join(map(str, images.shape[1:]))
     try:
         with evaluating(model):
             scores = model(images[:1].to(next(model.parameters(), images), copy=True))
-    except RuntimeError as cause:
+    except Exception as cause:  # whatever a forward that is not ours may raise
+        kind = "" if isinstance(cause, RuntimeError) else f"{type(cause).__name__}: "
+        why = kind + (str(cause).splitlines() or [type(cause).__name__])[0]
         raise DatasetError(
-            f"the network cannot take images of {size} (channels x height x width): "
-            f"{str(cause).splitlines()[0]}; are they the kind of images it was made for?"
+            f"the network cannot take images of {size} (channels x height x width): {why}; are "
+            "they the kind of images it was made for?"
         ) from cause
     if labels is not None and int(labels.max()) >= check_scores(scores, 1).shape[1]:
         raise DatasetError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srcsnn.classifiers import check_scores, evaluating
+from srcsnn.classifiers import check_scores, check_takes, evaluating
 from srcsnn.datasets import check_images
 from srcsnn.distortions import Distortion, default_distortions
 from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
@@ -109,7 +109,8 @@ def evaluate(
 
     Raises:
         ConfigError: if the batch size is below 1.
-        DatasetError: if the images are malformed or the labels do not fit them.
+        DatasetError: if the images are malformed, the network fails on them, or the labels do not
+            fit them.
         SrcsnnError: if the scores are malformed or not finite.
     """
     check_images(images)
@@ -123,6 +124,7 @@ def evaluate(
         raise ConfigError(f"batch_size={batch_size}: must be 1 or more")
     plan: list[tuple[Distortion | None, float]] = [(None, 0.0)]
     plan += [(distortion, level) for distortion in distortions for level in distortion.levels]
+    check_takes(model, images)
     cells = []
     with evaluating(model):
         layout = quick_layout(model, images)

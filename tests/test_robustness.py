@@ -150,6 +150,32 @@ def test_every_part_of_a_network_keeps_its_own_mode(data, ask):
     assert torch.equal(inner[0].running_mean, before)
 
 
+class Broken(nn.Linear):
+    """Fails in the way of the error it is given."""
+
+    def __init__(self, error):
+        super().__init__(36, 2)
+        self.error = error
+
+    def forward(self, images):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("k"), "KeyError: 'k'"),
+        (AttributeError("no fc2"), "AttributeError: no fc2"),
+        (ValueError("one\ntwo"), "ValueError: one; are"),
+        (TypeError(), "TypeError: TypeError"),
+    ],
+)
+@pytest.mark.parametrize("ask", [evaluate, check_takes])
+def test_whatever_a_forward_raises_is_told_in_words(data, ask, error, words):
+    with pytest.raises(DatasetError, match=f"cannot take images of 1x6x6 .*: {words}"):
+        ask(Broken(error), *data)
+
+
 def test_counts_equal_a_plain_loop_for_any_batch_size(data):
     images, labels = data
     model = Brightness().train()

@@ -220,6 +220,43 @@ def tied():
     return model
 
 
+class OwnLinear(nn.Linear):
+    """May compute something else."""
+
+
+class SizesRead(nn.Module):
+    """Pools over the whole image, and flattens, by sizes that it cuts out of a size."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = F.relu(self.conv(x))
+        x = F.avg_pool2d(x, kernel_size=x.size()[2:])
+        return self.fc(x.view(x.shape[:1] + (-1,)))  # noqa: RUF005  # what is to be tried
+
+
+def test_sizes_cut_out_of_a_size_are_constants():
+    model, images = SizesRead(), torch.rand(4, 1, 9, 9)
+    snn = to_snn(model, images, neuron=LIF(1.0, 0.9), layers="all")
+    assert [unit.name for unit in snn.units] == ["conv", "fc"]
+
+
+@pytest.mark.parametrize("head", [OwnLinear(4, 2), nn.LSTM(4, 2)])
+def test_a_linear_layer_that_cannot_sleep_is_not_passed_over(head):
+    model = nn.Sequential(nn.Conv2d(1, 4, 8), nn.ReLU(), nn.Flatten(), head)
+    images = torch.rand(4, 1, 8, 8)
+    with pytest.raises(ConversionError, match="not supported"):
+        to_snn(model, images, neuron=LIF(1.0, 0.9), layers="all")
+    assert len(to_snn(model, images, neuron=LIF(1.0, 0.9)).units) == 1
+
+
+def test_an_unknown_bias_is_refused():
+    with pytest.raises(ConversionError, match="bias='foo': use 'scaled' or 'off'"):
+        to_snn(plain(), torch.rand(4, 1, 8, 8), neuron=LIF(1.0, 0.9), bias="foo")
+
+
 REFUSED = {
     "GELU": (lambda: plain(nn.GELU(), nn.Conv2d(4, 2, 3), nn.ReLU()), r"2 \(GELU\)"),
     "BatchNorm behind a pool": (
