@@ -124,8 +124,9 @@ def fit_head(
         module.requires_grad_(True)
     trained = [parameter for parameter in fitted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=2e-4)
-    # A BatchNorm without weights too has statistics that are to stay.
-    kept = [module for module in fitted.modules() if _is_frozen(module) or module._buffers]
+    # A norm without weights too has statistics that are to stay.
+    norms = nn.modules.batchnorm._NormBase
+    kept = [each for each in fitted.modules() if _is_frozen(each) or isinstance(each, norms)]
     _fit(fitted, images, labels, optimizer, F.cross_entropy, (epochs, 64), seed, kept)
     result = copy.deepcopy(model)
     for name, module in linear.items():

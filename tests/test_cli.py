@@ -329,7 +329,7 @@ def test_tune_decides_by_training_images_alone(night, tmp_path, capsys):
     assert (first / "search.png").stat().st_size > 5000
     (first / "study.db").unlink()  # what is left there may be of anything
     assert command(*words, "-o", first) == 2
-    assert "result.json is of something else" in capsys.readouterr().err
+    assert "result.json is there, but not" in capsys.readouterr().err
     slept = torch.load(first / "tuned.pt", weights_only=True)
     before = torch.load(night / "model.pt", weights_only=True)
     assert slept["epoch"] == 3

@@ -227,6 +227,31 @@ def test_a_head_is_fitted_behind_statistics_that_stay():
     assert torch.allclose(*found, atol=1e-6)
 
 
+def test_dropout_goes_on_beside_a_buffer_while_a_head_is_fitted():
+    modes = []
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(36, 2)
+            self.register_buffer("mean", torch.tensor(0.5))
+
+        def forward(self, x):
+            modes.append(self.training)
+            return self.fc(nn.functional.dropout(x - self.mean, training=self.training).flatten(1))
+
+    fit_head(initialize(Net, 0), torch.rand(40, 1, 6, 6), torch.arange(40) % 2, seed=0)
+    assert any(modes)
+
+
+@pytest.mark.parametrize("changes", [{"brightest": 0.6}, {"rate": 0.4}, {"rate": 0.97}])
+def test_a_range_widens_no_further_than_settings_allow(digits, changes):
+    start = AutoConfig(steps=5, keep=0, **changes)
+    found = look(digits, trials=9, start=start, space=space_of(start, fit_head=False))
+    assert len(found.candidates) == 9
+    assert not any(candidate.failure for candidate in found.candidates)
+
+
 def test_settings_of_each_layer_are_searched_for_each_layer(digits):
     start = START.with_changes(inc=[1e-7, 1e-3], dec=[0.0, 1e-3])
     space = space_of(start, fit_head=False)

@@ -90,8 +90,8 @@ def tune(
     results_file, kept = folder / "result.json", study or str(folder / "study.db")
     if results_file.exists() and "://" not in kept and not Path(kept).exists():
         raise ConfigError(
-            f"{results_file} is of something else, as {kept}, which goes with it, is not there; "
-            "give a new folder"
+            f"{results_file} is there, but not {kept}, the study that it would be of; give a new "
+            "folder"
         )
     output = check_output(folder / f"tuned{loaded.path.suffix}", loaded, overwrite=True)
     model = load_model(arch, loaded)
@@ -134,8 +134,8 @@ def tune(
         raise SrcsnnError(f"no settings were tried within {minutes:g} minutes; allow more")
     if best is None:
         raise SrcsnnError(
-            f"all of {len(found.candidates)} settings cost more than {clean_loss:g} points of "
-            "clean accuracy; try more, or allow a larger --clean-loss"
+            f"none of {len(found.candidates)} settings keeps clean accuracy within {clean_loss:g} "
+            "points; try more, or allow a larger --clean-loss"
         )
     with progress("sleeping with the best settings"):
         network = tuned(model, images.images, images.labels, best, seed=seed)

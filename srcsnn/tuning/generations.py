@@ -1,6 +1,8 @@
 """The search: each generation of settings is bred from the best of the ones before (NSGA-II)."""
 
+import logging
 import os
+import signal
 import socket
 import time
 import warnings
@@ -25,6 +27,8 @@ from srcsnn.tuning.studies import Store, open_study
 from srcsnn.tuning.tryout import Tryout
 
 __all__ = ["search"]
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[Candidate, int, int], None]
 
@@ -132,7 +136,10 @@ def _try(
     One of several processes leads: it tries what is tried first.
     """
     begun = datetime.now()
-    while (done := len(noted(study))) < trials and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        done = len(noted(study))
+        if done + _running(study, begun) >= trials:
+            break
         left = [first for first in work.firsts if leads and not _is_tried(study, first, begun)]
         if left:
             study.enqueue_trial(left[0])
@@ -143,12 +150,22 @@ def _try(
         progress(candidates[-1], len(candidates), trials)
 
 
+_STATES = optuna.trial.TrialState
+
+
+def _is_running(trial: optuna.trial.FrozenTrial, since: datetime) -> bool:
+    """Whether a trial that was begun since then goes on; what was killed before stays for ever."""
+    return trial.state == _STATES.RUNNING and (trial.datetime_start or since) >= since
+
+
+def _running(study: optuna.Study, since: datetime) -> int:
+    return sum(_is_running(trial, since) for trial in study.get_trials(deepcopy=False))
+
+
 def _is_tried(study: optuna.Study, settings: Mapping[str, float], since: datetime) -> bool:
     """Whether a trial of these settings is finished, waits, or was begun since then."""
-    states = optuna.trial.TrialState
     return any(
-        trial.state in (states.COMPLETE, states.WAITING)
-        or (trial.state == states.RUNNING and (trial.datetime_start or since) >= since)
+        trial.state in (_STATES.COMPLETE, _STATES.WAITING) or _is_running(trial, since)
         for trial in study.get_trials(deepcopy=False)
         if trial.system_attrs.get("fixed_params") == settings
     )
@@ -184,13 +201,20 @@ def _try_in_processes(
         for process in processes:
             process.terminate()
             process.join()
-    if failed := [process.exitcode for process in processes if process.exitcode]:
-        raise SrcsnnError(f"{len(failed)} of {workers} processes of the search failed, see above")
+    if failed := [str(process.exitcode) for process in processes if process.exitcode]:
+        words = (
+            f"{len(failed)} of {workers} processes of the search failed, with exit code "
+            f"{', '.join(failed)}; {store.place} keeps what was tried"
+        )
+        if len(failed) == workers:
+            raise SrcsnnError(words)
+        _log.warning(words)  # the others have gone on
 
 
 def _worker(
     store: Store, work: Tryout, trials: int, seconds: float | None, number: int, threads: int
 ) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this one
     torch.set_num_threads(threads)
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
     who = f"{socket.gethostname()} {os.getpid()}"  # no two processes draw the same settings

@@ -1,5 +1,6 @@
 """Where settings are looked for."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -67,7 +68,8 @@ def space_of(start: SleepConfig | AutoConfig, *, fit_head: bool) -> dict[str, Ra
     """Where to look from these settings on.
 
     Settings that lie outside the usual ranges widen them, to ten times as far as they are where
-    ratios count; what is 0 and cannot be reached by ratios stays 0, and is not searched.
+    ratios count, and no further than a sleep allows; what is 0 and cannot be reached by ratios
+    stays 0, and is not searched.
 
     Args:
         start: settings, or what settings should reach.
@@ -78,14 +80,21 @@ def space_of(start: SleepConfig | AutoConfig, *, fit_head: bool) -> dict[str, Ra
         values = _values(start, name, range_)
         if range_.log and 0 in values:
             continue
-        found[name] = _widened(range_, min(values), max(values))
+        found[name] = _widened(range_, min(values), max(values), _most(start, name))
     return found | {FIT: Range(0, 5, log=False, whole=True)} if fit_head else found
 
 
-def _widened(range_: Range, lowest: float, highest: float) -> Range:
+def _most(start: SleepConfig | AutoConfig, name: str) -> float:
+    """The largest value that settings allow, whatever the images."""
+    if isinstance(start, SleepConfig) and name == "max_rate_hz":
+        return 1 / (start.dt_s * start.rate_factor)  # a white pixel then spikes in every step
+    return {"rate": 0.95, "brightest": 1.0}.get(name, math.inf)
+
+
+def _widened(range_: Range, lowest: float, highest: float, most: float) -> Range:
     margin = 10 if range_.log else 1
     low = range_.low if lowest >= range_.low else lowest / margin
-    high = range_.high if highest <= range_.high else highest * margin
+    high = range_.high if highest <= range_.high else max(highest, min(highest * margin, most))
     return replace(range_, low=max(low, 1.0) if range_.whole else low, high=high)
 
 
