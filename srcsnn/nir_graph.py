@@ -17,13 +17,12 @@ from torch import Tensor, fx, nn
 from converters import ConversionError, Neuron, Neurons, SpikingNetwork, Synapse
 from srcsnn.errors import ConfigError
 from srcsnn.neurons import LIF, Leaky
+from srcsnn.pools import AVERAGE_POOLS, MAX_POOLS, geometry
 
 __all__ = ["to_nir"]
 
 _Array = np.ndarray[Any, np.dtype[np.float32]]
 
-_MAX = {nn.MaxPool2d, nn.AdaptiveMaxPool2d, F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d}
-_AVERAGE = {nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.avg_pool2d, F.adaptive_avg_pool2d}
 _SAME_VALUES = {
     nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
     nn.AlphaDropout, torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, F.dropout,
@@ -43,17 +42,29 @@ def to_nir(snn: SpikingNetwork, image: tuple[int, ...], *, dt_s: float = 0.001) 
     not know of groups.
 
     Args:
-        snn: with `LIF` or `Leaky` neurons.
+        snn: with `LIF` or `Leaky` neurons, which are reset.
         image: (C, H, W) of its input.
         dt_s: duration of a step in seconds, for the neurons' time constants.
 
     Raises:
-        ConfigError: for neurons other than these.
+        ConfigError: for neurons other than these, an image that the network does not take, or a
+            step that is not above 0.
         ConversionError: for what NIR cannot say: concatenation, 3-d convolution, pools in one or
-            three dimensions, with `ceil_mode`, dilation or a margin that an average leaves out,
-            adaptive pools whose sizes do not divide, and a max-pool of averages.
+            three dimensions, with `ceil_mode`, dilation, another divisor or a margin that an
+            average leaves out, adaptive pools whose sizes do not divide, a max-pool of averages or
+            of normalised images, means, forms other than flat, linear layers of several axes.
     """
-    values = _Values(snn, image)
+    if not dt_s > 0:
+        raise ConfigError(f"dt_s={dt_s}: must be above 0 seconds")
+    first = snn.units[0].synapse
+    axes = len(image) if isinstance(first.operator, nn.Linear) else first.weight.dim() - 1
+    if len(image) != axes:  # torch would take a missing channel for a missing batch
+        raise ConfigError(f"image={image}: the network does not take it: {axes} axes are needed")
+    try:
+        values = _Values(snn, image)
+    except RuntimeError as cause:
+        why = str(cause).splitlines()[0]
+        raise ConfigError(f"image={image}: the network does not take it: {why}") from cause
     writer = _Writer(snn, values, dt_s)
     for node in snn.graph.graph.nodes:
         writer.write(node)
@@ -70,7 +81,7 @@ class _Values:
             self._run(snn, each.to(like))
             for each in (torch.zeros(1, *image), torch.ones(1, *image), noise)
         )
-        (self._image,) = (node for node in snn.graph.graph.nodes if node.op == "placeholder")
+        self.image = image
 
     @staticmethod
     @torch.no_grad()
@@ -97,11 +108,11 @@ class _Values:
         """
         shift = self._black[node]
         scale = self._white[node] - shift
-        pixels = self._noise[self._image]
+        pixels = next(iter(self._noise.values()))  # the first node is the images
         if shift.shape != pixels.shape or not torch.allclose(
             self._noise[node], scale * pixels + shift, atol=1e-5
         ):
-            raise ConversionError(f"{node.name}: NIR has no node for what this makes of the images")
+            raise ConversionError(f"{_label(node)}: NIR has no node for what it does to images")
         return _array(scale[0]), _array(shift[0])
 
 
@@ -118,18 +129,23 @@ class _Signal:
     binary: bool = False
 
 
+_INPUT, _OUTPUT = "input", "output"
+"""What readers of NIR call the ends of a graph; no layer gets these names."""
+
+
 class _Writer:
     def __init__(self, snn: SpikingNetwork, values: _Values, dt_s: float) -> None:
         self._graph, self._values, self._dt_s = snn.graph, values, dt_s
         self._labels: dict[nn.Module, str] = {unit.synapse: unit.name for unit in snn.units}
         self._labels |= {layer.neurons: f"{layer.name}.neurons" for layer in snn.layers}
         self._signals: dict[fx.Node, _Signal] = {}
-        self._nodes: dict[str, nir.NIRNode] = {}
+        ends = {_INPUT: nir.Input({"input": np.array(values.image)}), _OUTPUT: None}
+        self._nodes: dict[str, nir.NIRNode] = ends
         self._edges: list[tuple[str, str]] = []
 
     def needed(self) -> tuple[dict[str, nir.NIRNode], list[tuple[str, str]]]:
         """Nodes and edges from which a way leads to the output."""
-        kept = {"output"}
+        kept = {_OUTPUT}
         for source, target in reversed(self._edges):  # a node's edges come before those behind it
             if target in kept:
                 kept.add(source)
@@ -139,15 +155,16 @@ class _Writer:
     def write(self, node: fx.Node) -> None:
         """Adds what this operation is in NIR; those before it are there."""
         module = self._graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-        operation = type(module) if module is not None else node.target
+        operation: Any = type(module) if module is not None else node.target
+        operation = None if node.op == "get_attr" else operation  # a name of any kind
         below = [each for each in node.all_input_nodes if self._values.is_tensor(each)]
         of_spikes = any(each in self._signals and each.op != "placeholder" for each in below)
         if node.op == "placeholder":
-            start = nir.Input({"input": np.array(self._values.shape(node))})
-            self._signals[node] = self._add("input", start, (), binary=True)
+            self._signals[node] = _Signal((_INPUT,), binary=True)
         elif node.op == "output":
             end = nir.Output({"output": np.array(self._values.shape(below[0]))})
-            self._add("output", end, self._signal(below[0]).names)
+            self._nodes[_OUTPUT] = end
+            self._edges += [(source, _OUTPUT) for source in self._signal(below[0]).names]
         elif isinstance(module, Synapse):  # the last of its inputs drives it
             self._signals[node] = self._synapse(below[-1], module)
         elif isinstance(module, Neurons):
@@ -156,30 +173,36 @@ class _Writer:
             self._signals[node] = self._add(label, model, self._signal(below[0]).names, binary=True)
         elif operation in _SAME_VALUES:
             self._signals[node] = self._same_values(node)
-        elif operation in _MAX or operation in _AVERAGE:
-            self._signals[node] = self._pool(node, module, largest=operation in _MAX)
+        elif operation in MAX_POOLS or operation in AVERAGE_POOLS:
+            self._signals[node] = self._pool(node, module, largest=operation in MAX_POOLS)
         elif not of_spikes or not self._values.is_tensor(node):
             return  # arithmetic of images alone, which what is behind it takes as a whole; a size
         elif operation is torch.add:
             self._signals[node] = _Signal(tuple(n for e in below for n in self._signal(e).names))
-        elif operation is torch.mul and isinstance(node.args[1], float):
-            scale = nir.Scale(np.full(self._values.shape(node), node.args[1], np.float32))
-            self._signals[node] = self._add(node.name, scale, self._signal(below[0]).names)
+        elif operation is torch.mul:
+            self._signals[node] = self._scaled(node, below[0], float(node.args[1]))  # type: ignore[arg-type]  # a factor
+        elif operation is torch.sub:  # of a black image, where biases are off
+            minus = self._scaled(node, below[1], -1.0)
+            self._signals[node] = _Signal((*self._signal(below[0]).names, *minus.names))
         else:
-            raise ConversionError(f"{node.name}: NIR has no node for {_called(operation)}")
+            raise ConversionError(f"{_label(node)}: NIR has no node for {_called(operation)}")
 
     def _signal(self, node: fx.Node) -> _Signal:
         """What a node is; arithmetic of images is scale * pixel + shift."""
         if node in self._signals:
             return self._signals[node]
         scale, shift = self._values.of_pixels(node)
-        names = self._add(f"{node.name}.scale", nir.Scale(scale), ("input",)).names
+        names = self._add(f"{node.name}.scale", nir.Scale(scale), (_INPUT,)).names
         if shift.any():
             always = nir.Threshold(np.full(shift.shape, -1, np.float32))
-            one = self._add(f"{node.name}.one", always, ("input",))
+            one = self._add(f"{node.name}.one", always, (_INPUT,))
             names += self._add(f"{node.name}.shift", nir.Scale(shift), one.names).names
         self._signals[node] = _Signal(names)
         return self._signals[node]
+
+    def _scaled(self, node: fx.Node, below: fx.Node, factor: float) -> _Signal:
+        scale = nir.Scale(np.full(self._values.shape(node), factor, np.float32))
+        return self._add(node.name, scale, self._signal(below).names)
 
     def _synapse(self, drive: fx.Node, synapse: Synapse) -> _Signal:
         signal, size = self._signal(drive), self._values.shape(drive)[1:]
@@ -187,6 +210,8 @@ class _Writer:
         weight = synapse.alpha * _array(synapse.weight)
         bias = None if synapse.bias is None else _array(synapse.bias).reshape(-1)
         if isinstance(operator, nn.Linear):
+            if size:
+                raise ConversionError(f"{label}: NIR has linear layers of one axis alone")
             linear = nir.Linear(weight) if bias is None else nir.Affine(weight, bias)
             return self._add(label, linear, signal.names)
         if not isinstance(operator, nn.Conv1d | nn.Conv2d):
@@ -213,71 +238,35 @@ class _Writer:
         if shape == found:
             return signal
         if len(shape) != 1:
-            raise ConversionError(f"{node.name}: NIR cannot bring {found} into the form {shape}")
+            raise ConversionError(f"{_label(node)}: NIR cannot bring {found} into the form {shape}")
         flat = nir.Flatten({"input": np.array(found)}, start_dim=0)
-        return self._add(node.name, flat, signal.names, binary=signal.binary)
+        return self._add(_label(node), flat, signal.names, binary=signal.binary)
 
     def _pool(self, node: fx.Node, module: nn.Module | None, *, largest: bool) -> _Signal:
         (below,) = node.all_input_nodes
         signal, shapes = self._signal(below), [self._values.shape(each) for each in (below, node)]
         if largest and not signal.binary:
-            raise ConversionError(f"{node.name}: NIR has a max-pool of spikes alone")
-        geometry = _geometry(node, module, *(shape[1:] for shape in shapes))
-        pool = (nir.SumPool2d if largest else nir.AvgPool2d)(*map(np.array, geometry))
+            raise ConversionError(f"{_label(node)}: NIR has a max-pool of spikes alone")
+        kernel_stride_padding = geometry(node, module, *(shape[1:] for shape in shapes))
+        pool = (nir.SumPool2d if largest else nir.AvgPool2d)(*map(np.array, kernel_stride_padding))
         pool.input_type, pool.output_type = (
             {key: np.array(shape)} for key, shape in zip(("input", "output"), shapes, strict=True)
         )
         if not largest:
-            return self._add(node.name, pool, signal.names)
-        found = self._add(f"{node.name}.sum", pool, signal.names)
+            return self._add(_label(node), pool, signal.names)
+        found = self._add(f"{_label(node)}.sum", pool, signal.names)
         some = nir.Threshold(np.full(shapes[1], 0.5, np.float32))
-        return self._add(node.name, some, found.names, binary=True)
+        return self._add(_label(node), some, found.names, binary=True)
 
     def _add(
         self, name: str, node: nir.NIRNode, sources: tuple[str, ...], *, binary: bool = False
     ) -> _Signal:
+        name = name.replace("/", "_")  # which would be a folder in the file
+        while name in self._nodes:
+            name += "_"
         self._nodes[name] = node
-        self._edges += [(source, name) for source in sources]
+        self._edges += [(source, name) for source in dict.fromkeys(sources)]
         return _Signal((name,), binary)
-
-
-def _geometry(
-    node: fx.Node, module: nn.Module | None, before: tuple[int, ...], after: tuple[int, ...]
-) -> tuple[tuple[int, ...], ...]:
-    """Kernel, stride and padding of a pool from one size of the image to the other."""
-    name = _called(type(module) if module is not None else node.target)
-    if "adaptive" in name.lower():
-        if any(size % number for size, number in zip(before, after, strict=True)):
-            raise ConversionError(f"{node.name}: NIR has no pool from {before} to {after}")
-        kernel = tuple(size // number for size, number in zip(before, after, strict=True))
-        return kernel, kernel, (0, 0)
-    if module is not None:
-        given: Mapping[str, Any] = vars(module)
-    else:
-        names = _AVERAGE_ARGUMENTS if node.target is F.avg_pool2d else _MAX_ARGUMENTS
-        given = dict(zip(names, node.args[1:], strict=False)) | node.kwargs
-    padding = _pair(given.get("padding", 0))
-    strange = [
-        option
-        for option, usual in _USUAL.items()
-        if given.get(option, usual) not in (usual, _pair(usual))
-        and not (option == "count_include_pad" and padding == (0, 0))
-    ]
-    if strange:
-        raise ConversionError(f"{node.name}: NIR's pools have no {', '.join(strange)}")
-    kernel = _pair(given["kernel_size"])
-    return kernel, _pair(given.get("stride") or kernel), padding
-
-
-_MAX_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-_AVERAGE_ARGUMENTS = (
-    "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override",
-)  # fmt: skip
-_USUAL = {"dilation": 1, "ceil_mode": False, "count_include_pad": True, "divisor_override": None}
-
-
-def _pair(value: Any) -> tuple[Any, ...]:  # noqa: ANN401  # a number, or one for each axis
-    return tuple(value) if isinstance(value, tuple | list) else (value, value)
 
 
 def _neuron(model: Neuron, shape: tuple[int, ...], dt_s: float, label: str) -> nir.NIRNode:
@@ -304,6 +293,11 @@ def _dense(weight: _Array, groups: int) -> _Array:
 def _array(tensor: Tensor) -> _Array:
     found: _Array = tensor.detach().cpu().float().numpy()
     return found
+
+
+def _label(node: fx.Node) -> str:
+    """The layer's name in the CNN, or what the graph calls a function."""
+    return str(node.target) if node.op == "call_module" else str(node.name)
 
 
 def _called(operation: object) -> str:

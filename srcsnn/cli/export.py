@@ -35,7 +35,7 @@ def export(
     data_root: DataRoot = None,
     download: Download = False,
 ) -> None:
-    """Write the spiking network of a checkpoint in NIR, for other simulators."""
+    """Write the spiking network of a checkpoint in NIR."""
     from srcsnn.checkpoints import load_checkpoint
     from srcsnn.config import load_settings, parse_changes
     from srcsnn.datasets import load_images
