@@ -167,7 +167,7 @@ class _Tally:
         synapse: Synapse,
         pre: Tensor,
         post: Tensor,
-        state: Any,  # noqa: ANN401
+        state: Any,  # noqa: ANN401  # the other rule's
     ) -> tuple[Tensor, Any]:
         """No change."""
         change, state = self.rule.update(synapse, pre, post, state)

@@ -77,6 +77,7 @@ class ConvSynapse:
             self._before: tuple[int, ...] = tuple(r // 2 for r in reach)
             self._margins = [m for r in reversed(reach) for m in (r // 2, r - r // 2)]
         else:
+            # mypy: no string is left but "valid", which it does not see.
             self.padding = none if conv.padding == "valid" else tuple(conv.padding)  # type: ignore[arg-type]
             self._before = self.padding
         self._all_but_channels = (0, *range(2, 2 + len(reach)))

@@ -142,10 +142,10 @@ def _with_weights(checkpoint: Checkpoint, changed: Mapping[str, Tensor]) -> Mapp
         kept = nn.Parameter(values) if isinstance(old, nn.Parameter) else values
         weights[checkpoint.prefix + key] = kept.requires_grad_(old.requires_grad)
     if wrapper is None:
-        return weights  # type: ignore[no-any-return]
+        return weights  # type: ignore[no-any-return]  # as it was loaded
     payload: Any = copy.copy(checkpoint.payload)
     payload[wrapper] = weights
-    return payload  # type: ignore[no-any-return]
+    return payload  # type: ignore[no-any-return]  # as it was loaded
 
 
 def _check_name(path: Path, checkpoint: Checkpoint) -> None:
