@@ -1,5 +1,6 @@
 """The thread that packs, compresses and writes blocks while the network goes on."""
 
+import atexit
 import queue
 import threading
 from collections.abc import Callable, Iterable
@@ -45,6 +46,9 @@ class WriterThread:
         # A daemon, so that a recorder that nobody closed does not keep the interpreter alive.
         self._thread = threading.Thread(target=self._run, name="raster-writer", daemon=True)
         self._thread.start()
+        # And joined in time: one that holds h5py's lock when the interpreter stops it keeps the
+        # lock for ever, and the end of the interpreter waits for it to close the file.
+        atexit.register(self.join)
 
     def empty_block(self) -> Block:
         """A block to fill; waits while both are being written."""
@@ -64,6 +68,7 @@ class WriterThread:
 
     def join(self) -> None:
         """Waits until everything handed over is written; the file is the caller's again."""
+        atexit.unregister(self.join)
         self._full.put(None)
         self._thread.join()
 
