@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from os.path import exists
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,13 +55,17 @@ def check_target(
     return target
 
 
-def check_distinct(paths: Mapping[str, str | Path | None]) -> None:
+def check_distinct(
+    paths: Mapping[str, str | Path | None], *, read: Mapping[str, str] | None = None
+) -> None:
     """Raises SrcsnnError if two of these paths are the same file, by whatever name.
 
     Args:
         paths: by what they are; None for what is not asked for.
+        read: what none of them may be. A name that is no file, of a data set for example, is
+            nobody's; several may be one file.
     """
-    seen: dict[str, str] = {}
+    seen = {os.path.realpath(path): what for what, path in (read or {}).items() if exists(path)}
     for what, path in paths.items():
         if path is None:
             continue

@@ -88,6 +88,13 @@ def test_sleep_info_evaluate_and_inspect(night, capsys):
     assert command("inspect", night / "run.h5") == 0
 
 
+def test_data_and_settings_may_have_one_name(night, monkeypatch):
+    monkeypatch.chdir(night)
+    common = ["model.pt", "--arch", "paper-mnist", "--data", "digits", "--config", "digits"]
+    assert command("sleep", *common, "-o", "named.pt", "--set", "steps=2") == 0
+    assert command("export", *common, "-o", "named.nir") == 0
+
+
 def test_what_is_read_is_never_written_to(night, capsys):
     data, own = night / "data.npz", night / "mine.toml"
     before = data.read_bytes(), own.read_bytes(), (night / "model.pt").read_bytes()

@@ -57,9 +57,9 @@ def evaluate(
     twice = [path for path in checkpoints if real.count(os.path.realpath(path)) > 1]
     if twice:
         raise ConfigError(f"one file twice: {', '.join(twice)}; name each checkpoint once")
-    check_distinct({"the data to read": data, "the counts": output, "the figure": figure})
+    written = {"the counts": output, "the figure": figure}
     for path in checkpoints:
-        check_distinct({"a checkpoint to read": path, "the counts": output, "the figure": figure})
+        check_distinct(written, read={"a checkpoint to read": path, "the data to read": data})
     if figure is not None and Path(figure).suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--figure {figure}: right would be a name ending in .png, .svg or .pdf")
     chosen = None if distortions is None else parse_distortions(distortions)

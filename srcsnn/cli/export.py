@@ -49,12 +49,14 @@ def export(
         from srcsnn.nir_graph import to_nir
     except ModuleNotFoundError as cause:
         raise ConfigError('export needs NIR: pip install "srcsnn[nir]"') from cause
-    check_distinct({
-        "the checkpoint to read": checkpoint,
-        "the data to read": data,
-        "the settings to read": config,
-        "the NIR file": output,
-    })  # fmt: skip
+    check_distinct(
+        {"the NIR file": output},
+        read={
+            "the checkpoint to read": checkpoint,
+            "the data to read": data,
+            "the settings to read": config,
+        },
+    )
     check_target(output, overwrite=overwrite, error=ConfigError)
     loaded = load_checkpoint(checkpoint)
     asked = load_settings(config).with_changes(**parse_changes(set_ or []))

@@ -73,19 +73,12 @@ def sleep(
     )
     if raster is None and (record_layers or record_every > 1 or counts_only):
         raise ConfigError("nothing is recorded without --raster; name a file for the spikes")
-    check_distinct({
-        "the checkpoint to read": checkpoint,
-        "the raster": raster,
-        "the settings to write": save_config,
-    })  # fmt: skip
-    check_distinct({
-        "the data to read": data,
-        "the settings to read": config,
-        "the new checkpoint": output,
-        "its provenance": f"{output}.json",
-        "the raster": raster,
-        "the settings to write": save_config,
-    })  # fmt: skip
+    beside = {"the raster": raster, "the settings to write": save_config}
+    check_distinct(beside, read={"the checkpoint to read": checkpoint})
+    check_distinct(
+        {"the new checkpoint": output, "its provenance": f"{output}.json", **beside},
+        read={"the data to read": data, "the settings to read": config},
+    )
     loaded = load_checkpoint(checkpoint)
     settings = load_settings(config).with_changes(**parse_changes(set_ or []))
     check_output(output, loaded, overwrite=overwrite)
