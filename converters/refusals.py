@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import fx, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from converters.operations import describe
+from converters.operations import SYNAPSES, describe, is_convolution, is_linear
 
 __all__ = ["refusal", "shared_weights", "strange_layer"]
 
@@ -28,6 +28,14 @@ def refusal(network: fx.GraphModule, node: fx.Node) -> str:
         )
     if module is not None and getattr(module, "padding_mode", "zeros") != "zeros":
         return f"{what}: padding_mode={module.padding_mode!r}, only zero padding is supported"
+    called = node.op == "call_function" and (
+        is_convolution(network, node) or is_linear(network, node)
+    )
+    if isinstance(module, SYNAPSES) or called:
+        return (
+            f"{what}: a function, or a class derived from torch.nn's, which may compute something "
+            "else; right would be torch.nn's own Conv1d, Conv2d, Conv3d or Linear"
+        )
     if len([below for below in node.all_input_nodes if below.op != "get_attr"]) > 1:
         return f"{what}: joins branches by other means than a sum or a concatenation"
     if getattr(node.target, "__name__", "").startswith("dropout"):

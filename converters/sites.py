@@ -137,12 +137,12 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
             sites.append(Site(name, node, activation, branches, sources, rectifies, most))
             arriving[node] = (name,)
     needed |= _ancestors([site.activation for site in sites])
+    # A layer that cannot sleep must not be passed over when all are to sleep, nor what leads to it.
+    listed = needed | _ancestors(
+        [node for node in network.graph.nodes if _is_asked(network, node, layers)]
+    )
     for node in network.graph.nodes:
-        # A layer that cannot sleep must not be passed over when all are to sleep.
-        asked = (is_convolution(network, node) and layers in ("conv", "all")) or (
-            is_linear(network, node) and layers == "all"
-        )
-        if kinds[node] is Kind.UNSUPPORTED and (node in needed or asked):
+        if kinds[node] is Kind.UNSUPPORTED and node in listed:
             problems.setdefault(node, refusal(network, node))
         if is_in_place(node) and not node.users and needed.intersection(node.all_input_nodes):
             problems[node] = f"{describe(network, node)}: works in place; assign its result"
@@ -151,12 +151,19 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
             problems[synapse] = strange
     problems |= shared_weights(network, synapses, needed)
     if problems:
-        listed = "\n  ".join(problems.values())
+        lines = "\n  ".join(problems.values())
         places = "1 place" if len(problems) == 1 else f"{len(problems)} places"
         raise ConversionError(
-            f"cannot convert this network, in {places}:\n  {listed}\nsupported: {SUPPORTED}"
+            f"cannot convert this network, in {places}:\n  {lines}\nsupported: {SUPPORTED}"
         )
     return Plan(tuple(sites), kinds, frozenset(needed))
+
+
+def _is_asked(network: fx.GraphModule, node: fx.Node, layers: Layers) -> bool:
+    """Whether these layers are to include this operation, if it can sleep or not."""
+    if is_linear(network, node):
+        return layers == "all"
+    return is_convolution(network, node) and layers in ("conv", "all")
 
 
 class _Sums:

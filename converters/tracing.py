@@ -33,16 +33,21 @@ def trace(model: nn.Module) -> fx.GraphModule:
         graph = tracer.trace(model)
     except Exception as error:  # whatever the network's own forward raises when handed a proxy
         raise ConversionError(
-            f"{type(model).__name__} cannot be traced by torch.fx{_line(error)}: {error}. Its "
-            "forward must not branch or loop on values of tensors. Ways out: an nn.Sequential of "
-            "its layers, or a graph that you traced yourself, with the branch decided: "
-            "torch.fx.symbolic_trace(model, concrete_args={...})"
+            f"{type(model).__name__} cannot be traced by torch.fx{_line(error)}: {error}."
+            f"{_remedy(error)} Its forward must not branch or loop on values of tensors. Ways out: "
+            "an nn.Sequential of its layers, or a graph that you traced yourself, with the branch "
+            "decided: torch.fx.symbolic_trace(model, concrete_args={...})"
         ) from error
     for node in graph.nodes:
         # What a sum changes in place may be the caller's images, or spikes that others look at.
         if node.users and node.target in _IN_PLACE:
             node.target = _IN_PLACE[node.target]
     return fx.GraphModule(tracer.root, graph)
+
+
+def _remedy(error: Exception) -> str:
+    """What to write for what people write most often; torch advises to turn calls into nodes."""
+    return " For len(x) write x.size(0)." if "'len' is not supported" in str(error) else ""
 
 
 def _line(error: Exception) -> str:

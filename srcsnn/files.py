@@ -10,7 +10,7 @@ from os.path import exists
 from pathlib import Path
 from typing import BinaryIO
 
-from srcsnn.errors import SrcsnnError
+from srcsnn.errors import ConfigError, SrcsnnError
 
 __all__ = [
     "check_distinct",
@@ -58,7 +58,7 @@ def check_target(
 def check_distinct(
     paths: Mapping[str, str | Path | None], *, read: Mapping[str, str] | None = None
 ) -> None:
-    """Raises SrcsnnError if two of these paths are the same file, by whatever name.
+    """Raises ConfigError if two of these paths are the same file, by whatever name.
 
     Args:
         paths: by what they are; None for what is not asked for.
@@ -71,7 +71,7 @@ def check_distinct(
             continue
         other = seen.setdefault(os.path.realpath(path), what)
         if other != what:
-            raise SrcsnnError(f"{path} is both {other} and {what}; give each a file of its own")
+            raise ConfigError(f"{path} is both {other} and {what}; give each a file of its own")
 
 
 def write_atomically(

@@ -1,5 +1,6 @@
 """Tables for the terminal."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,8 @@ from srcsnn.robustness import CLEAN, Robustness
 from srcsnn.verification import Verification
 
 __all__ = ["raster_table", "report_table", "robustness_table", "units_table", "verification_table"]
+
+_LONG_NUMBER = re.compile(r"\d+\.\d{4,}(e[-+]\d+)?")
 
 
 def robustness_table(results: Mapping[str, Robustness]) -> Table:
@@ -67,7 +70,7 @@ def units_table(snn: SpikingNetwork, shapes: Mapping[str, tuple[int, ...]]) -> T
             " x ".join(map(str, shapes[unit.layer.name])),
             f"{unit.largest:.4g}",
             f"{unit.alpha:.4g}",
-            repr(unit.neurons.neuron),
+            _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.4g}", repr(unit.neurons.neuron)),
             "yes" if unit.sleeps else "no",
         )
     return table

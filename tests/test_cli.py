@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import nir
@@ -105,7 +106,7 @@ def test_what_is_read_is_never_written_to(night, capsys):
         sleep_words(night, output="mine.toml"),
         [*evaluation, "-o", data],
     ):
-        assert command(*words, "--overwrite") == 1
+        assert command(*words, "--overwrite") == 2
         assert "give each a file of its own" in capsys.readouterr().err
     assert (data.read_bytes(), own.read_bytes(), (night / "model.pt").read_bytes()) == before
 
@@ -194,6 +195,29 @@ def test_wrong_use_exits_with_2(night, capsys, words, message):
     assert not (night / "no.pt").exists()
 
 
+def test_labels_that_fit_no_class_name_the_file(night, tmp_path, capsys):
+    images = np.zeros((4, 28, 28), np.uint8)
+    np.savez(tmp_path / "eleven.npz", images=images, labels=np.array([0, 1, 2, 10]))
+    words = ["--arch", "paper-mnist", "--data", tmp_path / "eleven.npz"]
+    assert command("evaluate", night / "model.pt", *words) == 1
+    error = capsys.readouterr().err
+    assert f"model.pt on file {tmp_path}/eleven.npz: labels from 0 to 10 for 10 classes" in error
+    assert error.startswith("error: ")  # no progress bar in a file
+
+
+def test_the_version_is_shown(capsys):
+    assert command("--version") == 0
+    assert capsys.readouterr().out == f"srcsnn {version('srcsnn')}\n"
+
+
+def test_what_is_logged_is_not_part_of_the_output(night):
+    words = sleep_words(night, "--raster", night / "logged.h5", output="logged.pt")
+    done = run(*words)
+    assert done.returncode == 0
+    assert "recording" in done.stderr
+    assert "recording" not in done.stdout
+
+
 def test_a_file_that_is_no_raster_fails_in_words(night, capsys):
     assert command("inspect", night / "mine.toml") == 1
     assert capsys.readouterr().err.startswith("error: ")
@@ -258,7 +282,7 @@ def test_a_raster_on_top_of_a_checkpoint_is_refused_before_sleep(night, capsys, 
     assert command(
         "sleep", night / "model.pt", "--arch", "paper-mnist", "--data", "digits", "--config",
         "digits", "-o", night / "new.pt", "--raster", night / raster, "--overwrite",
-    ) == 1  # fmt: skip
+    ) == 2  # fmt: skip
     assert "give each a file of its own" in capsys.readouterr().err
     assert (night / "model.pt").read_bytes() == before
     assert not (night / "new.pt").exists()
@@ -283,7 +307,7 @@ def test_counts_and_figure_in_one_file_are_refused(night, capsys):
     assert command(
         "evaluate", night / "model.pt", "--arch", "paper-mnist", "--data", "digits",
         "-o", night / "same.png", "--figure", night / "same.png",
-    ) == 1  # fmt: skip
+    ) == 2  # fmt: skip
     assert "both the counts and the figure" in capsys.readouterr().err
 
 

@@ -132,7 +132,9 @@ def _explain_refusal(path: Path, data: bytes, refused: list[str]) -> str:
     if whole and not is_dict:
         return (
             f"{path} is a whole pickled network ({names}), which only code from the file could "
-            "rebuild; nothing in it was run. In the environment that made it, run\n"
+            "rebuild; nothing in it was run. If you trust the file, run in the environment that "
+            "made it\n"
+            f"  model = torch.load({path.name!r}, weights_only=False)\n"
             f"  torch.save(model.state_dict(), {_resaved(path)!r})"
         )
     wrapper = next((f'["{key}"]' for key in WRAPPERS if key in words), "")

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use. Nothing heavy is imported before it i
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import typer
 
@@ -32,8 +33,17 @@ for command in COMMANDS:
     app.command(epilog=sys.modules[command.__module__].EXAMPLES)(interruptible(command))
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"srcsnn {version('srcsnn')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
+    show_version: bool = typer.Option(
+        False, "--version", help="Show the version.", is_eager=True, callback=_show_version
+    ),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
     # Read and taken out by `main`, so that it works behind the command too, and covers errors of

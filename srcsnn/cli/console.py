@@ -27,7 +27,10 @@ Arch = Annotated[
     str, typer.Option(help="The network: paper-mnist, paper-cifar10, or package.module:callable.")
 ]
 Config = Annotated[
-    str, typer.Option(help="auto, paper-mnist, paper-cifar10, digits, or a TOML file.")
+    str,
+    typer.Option(
+        help="auto, paper-mnist, paper-cifar10 (both also -as-printed), digits, or a TOML file."
+    ),
 ]
 Data = Annotated[
     str,
@@ -90,7 +93,13 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
     # The time left is told from the last half hour: a part of the work may take minutes.
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, speed_estimate_period=1800) as bar:
+    # Into a file goes no bar, which would leave an empty line there.
+    with Progress(
+        console=console,
+        transient=True,
+        speed_estimate_period=1800,
+        disable=not console.is_terminal,
+    ) as bar:
         task = bar.add_task(what, total=None)
         shown = 0.0
 
@@ -115,10 +124,10 @@ def interruptible(command: Callable[P, None]) -> Callable[P, None]:
     def told(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except KeyboardInterrupt as interrupt:
-            from srcsnn.errors import SrcsnnError
-
-            raise SrcsnnError("interrupted between two parts of the work") from interrupt
+        except KeyboardInterrupt:
+            # Nothing is imported here: the interrupt may have come while torch was.
+            print("error: interrupted between two parts of the work", file=sys.stderr)
+            raise SystemExit(1) from None
 
     return told
 

@@ -47,7 +47,7 @@ def evaluate(
     from srcsnn.checkpoints import load_checkpoint, versions
     from srcsnn.datasets import load_images
     from srcsnn.distortions import parse_distortions
-    from srcsnn.errors import ConfigError, SrcsnnError
+    from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
     from srcsnn.figures import accuracy_figure
     from srcsnn.files import check_distinct, check_target, write_json
     from srcsnn.robustness import evaluate as run
@@ -72,9 +72,17 @@ def evaluate(
     results = {}
     for path, model in models.items():
         with progress(f"evaluating {path}") as show:
-            results[path] = run(
-                model, images.images, images.labels, distortions=chosen, seed=seed, progress=show
-            )
+            try:
+                results[path] = run(
+                    model,
+                    images.images,
+                    images.labels,
+                    distortions=chosen,
+                    seed=seed,
+                    progress=show,
+                )
+            except DatasetError as problem:
+                raise DatasetError(f"{path} on {images.source}: {problem}") from problem
     say(robustness_table(results))
     if images.note:
         say(f"note: {images.note}")

@@ -57,6 +57,7 @@ def sleep(
     """
     import logging
 
+    from rich.console import Console
     from rich.logging import RichHandler
 
     from srcsnn.checkpoints import check_output, load_checkpoint, save_checkpoint
@@ -69,7 +70,9 @@ def sleep(
     from srcsnn.tables import report_table
 
     logging.basicConfig(
-        level="INFO", format="%(message)s", handlers=[RichHandler(show_path=False, show_time=False)]
+        level="INFO",
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
     )
     if raster is None and (record_layers or record_every > 1 or counts_only):
         raise ConfigError("nothing is recorded without --raster; name a file for the spikes")

@@ -1,5 +1,6 @@
 """Images and labels as arrays in an .npz or HDF5 file."""
 
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ def from_file(path: Path, split: Split) -> ImageSet:
     except DatasetError as problem:
         raise DatasetError(f"{path}: {problem}") from problem
     except Exception as cause:  # a damaged file makes numpy, zip and HDF5 raise almost anything
-        raise DatasetError(f"{path} cannot be read: {cause}") from cause
+        raise DatasetError(_unreadable(path, cause)) from cause
     # both parts of the data are to agree on how many classes there are
     count = 1 + max(int(each.max()) for each in numbers.values() if each.size)
     return ImageSet(
@@ -49,6 +50,26 @@ def from_file(path: Path, split: Split) -> ImageSet:
         note="" if prefix else "one set of images, the same for training and testing",
         source=f"file {path}",
     )
+
+
+def _unreadable(path: Path, cause: Exception) -> str:
+    """What to say of a file that numpy, zip or HDF5 gave up on, in other words than theirs."""
+    if isinstance(cause, PermissionError):
+        return f"{path} may not be read; ask its owner for permission"
+    if not path.stat().st_size:
+        return f"{path} is empty; was it copied or downloaded completely?"
+    zipped = path.suffix.lower() == ".npz"
+    if not (zipfile.is_zipfile(path) if zipped else h5py.is_hdf5(path)):
+        kind = "an .npz archive, as numpy.savez writes it," if zipped else "an HDF5 file"
+        return f"{path} is not {kind} or is cut short; get it again"
+    if "Object arrays" in str(cause):
+        return (
+            f"{path} holds pickled objects, which only code from the file could rebuild; nothing "
+            "in it was run. Right would be arrays of numbers"
+        )
+    if isinstance(cause, TypeError) and "group" in str(cause):
+        return f"{path}: its images or labels are a group; right would be datasets of these names"
+    return f"{path} is damaged ({' '.join(str(cause).split())[:200]}); get it again"
 
 
 @contextmanager

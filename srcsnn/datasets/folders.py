@@ -26,7 +26,7 @@ def from_folder(path: Path, split: Split) -> ImageSet:
     try:
         listing = ImageFolder(str(path / split))
     except FileNotFoundError as cause:
-        raise DatasetError(f"{path / split}: {cause}") from cause
+        raise DatasetError(f"{path / split}: {_without_images(path / split)}") from cause
     files = [file for file, _ in listing.samples]
     pixels, formats = _decode(files)
     lossy = sorted({"JPEG", "WEBP"} & formats)
@@ -38,6 +38,22 @@ def from_folder(path: Path, split: Split) -> ImageSet:
         classes=tuple(listing.classes),
         note=f"lossy {' and '.join(lossy)} copy, not the original pixels" if lossy else "",
         source=f"folder {path}",
+    )
+
+
+def _without_images(part: Path) -> str:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    classes = [each for each in sorted(part.iterdir()) if each.is_dir()]
+    if not classes:
+        return "holds no folders; right would be one folder of images for each class"
+    empty = [
+        each.name for each in classes
+        if not any(file.suffix.lower() in IMG_EXTENSIONS for file in each.rglob("*"))
+    ]  # fmt: skip
+    return (
+        f"there is no image in {', '.join(empty)}; right would be files ending in "
+        f"{', '.join(IMG_EXTENSIONS)}"
     )
 
 

@@ -75,7 +75,10 @@ def _absent(data: str, root: Path, folder: str, download: bool, cause: Exception
     if download:
         return f"{data}: could not be downloaded to {root}: {why}"
     if where.is_dir():
-        return f"{data}: {where} is incomplete or damaged ({why}); download it again"
+        return (
+            f"{data}: {where} is incomplete or damaged; ask for the download (--download), which "
+            "fetches what is missing"
+        )
     also = (
         "; a folder with train/ and test/ of class folders of images works as well, by its path"
         if data == "cifar10"

@@ -82,6 +82,8 @@ class Checked:
         version = np.asarray(self.file.attrs.get("format_version", ()))
         if version.shape != (2,) or version.dtype.kind not in "iu":
             self.refuse("damaged: format_version is not a pair of whole numbers")
+        if version[0] < 1:
+            self.refuse(f"damaged: format_version is {version[0]}.{version[1]}, the first was 1.0")
         if version[0] > FORMAT_VERSION[0]:
             self.refuse(
                 f"written in format version {version[0]}.{version[1]}, this reader knows up to "

@@ -243,11 +243,13 @@ def test_sizes_cut_out_of_a_size_are_constants():
     assert [unit.name for unit in snn.units] == ["conv", "fc"]
 
 
-@pytest.mark.parametrize("head", [OwnLinear(4, 2), nn.LSTM(4, 2)])
-def test_a_linear_layer_that_cannot_sleep_is_not_passed_over(head):
+@pytest.mark.parametrize(
+    ("head", "why"), [(OwnLinear(4, 2), "a class derived"), (nn.LSTM(4, 2), "not supported")]
+)
+def test_a_linear_layer_that_cannot_sleep_is_not_passed_over(head, why):
     model = nn.Sequential(nn.Conv2d(1, 4, 8), nn.ReLU(), nn.Flatten(), head)
     images = torch.rand(4, 1, 8, 8)
-    with pytest.raises(ConversionError, match="not supported"):
+    with pytest.raises(ConversionError, match=why):
         to_snn(model, images, neuron=LIF(1.0, 0.9), layers="all")
     assert len(to_snn(model, images, neuron=LIF(1.0, 0.9)).units) == 1
 
@@ -337,6 +339,27 @@ def test_all_problems_are_listed_at_once():
         to_snn(model, torch.rand(2, 1, 9, 9), neuron=NEURON)
     for name in ("1 (GELU)", "2 (BatchNorm2d)", "6 (Sigmoid)", "supported: Conv1d"):
         assert name in str(error.value)
+
+
+class Own(nn.Conv2d):
+    pass
+
+
+def test_what_leads_to_a_layer_that_cannot_sleep_is_listed_too():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Softsign(), Own(2, 2, 3), nn.GELU())
+    with pytest.raises(ConversionError, match="in 2 places") as error:
+        to_snn(model, torch.rand(2, 1, 9, 9), neuron=NEURON)
+    for problem in ("2 (Softsign): not supported", "conv2d in 3): a function, or a class derived"):
+        assert problem in str(error.value)
+
+
+def test_the_length_of_a_batch_is_read_by_size():
+    class Len(Functional):
+        def forward(self, x):
+            return self.fc(F.relu(self.conv(x)).view(len(x), -1))
+
+    with pytest.raises(ConversionError, match=r"For len\(x\) write x\.size\(0\)"):
+        to_snn(Len(), torch.rand(2, 1, 8, 8), neuron=NEURON)
 
 
 def test_an_unknown_layer_name_names_the_nearest():

@@ -130,6 +130,7 @@ DAMAGE = {
     "layers is empty": lambda f: [f.__delitem__(f"layers/{n}") for n in list(f["layers"])],
     "a layer is a dataset": lambda f: f["layers"].create_dataset("x", data=3),
     "version is a text": lambda f: f.attrs.__setitem__("format_version", "one"),
+    "version before the first": lambda f: f.attrs.__setitem__("format_version", (0, 1)),
     "version is gone": lambda f: f.attrs.__delitem__("format_version"),
     "every is zero": lambda f: f.attrs.__setitem__("every", 0),
     "dt_s is a text": lambda f: f.attrs.__setitem__("dt_s", "1 ms"),
