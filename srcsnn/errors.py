@@ -1,10 +1,14 @@
 """One family of errors: what was wrong, where, and what would be right.
 
 Everything a user can mend derives from `SrcsnnError`; the command line prints such an error in a
-line or two without a traceback. Conversion errors come from `converters` and are re-exported here.
+line or two without a traceback. Conversion errors come from `converters` and are re-exported here,
+when they are first asked for: `converters` brings torch along, which reading a raster does without.
 """
 
-from converters.errors import ConversionError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from converters.errors import ConversionError
 
 __all__ = [
     "CheckpointError",
@@ -44,3 +48,11 @@ class RasterError(SrcsnnError):
 
 class SleepError(SrcsnnError):
     """A sleep that cannot start or go on."""
+
+
+def __getattr__(name: str) -> type[Exception]:
+    if name != "ConversionError":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from converters.errors import ConversionError
+
+    return ConversionError

@@ -132,6 +132,16 @@ def interruptible(command: Callable[P, None]) -> Callable[P, None]:
     return told
 
 
+def _mendable(error: Exception) -> bool:
+    from srcsnn.errors import SrcsnnError
+
+    # Not imported to ask: it brings torch along, which `inspect` does without.
+    conversion = sys.modules.get("converters.errors")
+    if conversion and isinstance(error, conversion.ConversionError):
+        return True
+    return isinstance(error, SrcsnnError | OSError | MemoryError)
+
+
 @contextmanager
 def report_errors(*, debug: bool) -> Iterator[None]:
     """Turns an error that a user can mend into one or two lines and an exit code."""
@@ -141,11 +151,9 @@ def report_errors(*, debug: bool) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except (ValueError, OSError, MemoryError) as error:
-        # Imported here: it brings torch along, and `--help` does without.
-        from srcsnn.errors import ConfigError, ConversionError, SrcsnnError
+        from srcsnn.errors import ConfigError
 
-        mendable = isinstance(error, SrcsnnError | ConversionError | OSError | MemoryError)
-        if debug or not mendable:
+        if debug or not _mendable(error):
             raise
         print(f"error: {error or type(error).__name__}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None

@@ -1,16 +1,20 @@
 """One layer of an open raster file."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from srcsnn.errors import RasterError
 from srcsnn.rasters.checks import Checked, damage_named
+from srcsnn.rasters.events import Events, Intervals
 from srcsnn.rasters.layout import packing_of
 from srcsnn.rasters.selection import Selection, Span, span
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _BYTES_AT_ONCE = 16 * 1024**2
 
@@ -64,6 +68,11 @@ class LayerRaster:
     def steps(self) -> npt.NDArray[np.int64]:
         """Step number in the run of each recorded step, (T,)."""
         return self._step_numbers()
+
+    @property
+    def recorded(self) -> int:
+        """Number of recorded steps."""
+        return self._rows
 
     @property
     def counts_only(self) -> bool:
@@ -136,22 +145,25 @@ class LayerRaster:
             RasterError: If the file is damaged.
         """
         total = np.empty(self._rows, np.int64)
-        at_once = max(1, _BYTES_AT_ONCE // self._counts_ct.shape[1])
         with damage_named(self._path):
-            for first in range(0, self._rows, at_once):
-                part = slice(first, min(first + at_once, self._rows))
+            for part in self._parts(self._counts_ct.shape[1]):
                 total[part] = self._counts_ct[part].sum(axis=1, dtype=np.int64)
         return total
 
-    def neuron_counts(self) -> npt.NDArray[np.int64]:
-        """Spikes of each neuron in all recorded steps, of the layer's shape.
+    def neuron_counts(self, steps: slice | None = None) -> npt.NDArray[np.int64]:
+        """Spikes of each neuron in some recorded steps, of the layer's shape.
 
-        In a file that a killed run has left they are added up from the spikes.
+        All steps are answered from the file's totals, a part of them from its spikes, as are all
+        in a file that a killed run has left.
+
+        Args:
+            steps: Recorded steps; without it, all.
 
         Raises:
-            RasterError: If the file is damaged.
+            RasterError: If only counts were recorded and a part is asked for, or the file is
+                damaged.
         """
-        if self._rows in self._totals:
+        if steps is None and self._rows in self._totals:
             with damage_named(self._path):
                 total = np.asarray(self._totals[self._rows][...], np.int64)
             if total.max() > self._rows:
@@ -161,14 +173,143 @@ class LayerRaster:
                 )
             return total
         total = np.zeros(self.shape, np.int64)
-        at_once = max(1, _BYTES_AT_ONCE // self.neurons)
-        for first in range(0, self._rows, at_once):
-            total += self.spikes(slice(first, first + at_once)).sum(axis=0)
+        for part in self._parts(self.neurons, steps):
+            total += self.spikes(part).sum(axis=0)
         return total
 
-    def rates(self) -> npt.NDArray[np.float64]:
-        """Spikes of each neuron per recorded step, in [0, 1], of the layer's shape."""
-        return self.neuron_counts() / self._rows
+    def rates(self, steps: slice | None = None) -> npt.NDArray[np.float64]:
+        """Spikes of each neuron per recorded step, in [0, 1], of the layer's shape.
+
+        Args:
+            steps: Recorded steps; without it, all.
+
+        Raises:
+            RasterError: As `neuron_counts`, or if the part holds no step.
+        """
+        rows = len(range(self._rows)[slice(None) if steps is None else steps])
+        if rows == 0:
+            raise RasterError(f"{self._path}: steps: the part {steps} holds none of {self._rows}")
+        return self.neuron_counts(steps) / rows
+
+    def counts(self, bin: int = 1) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Spikes of each neuron in consecutive bins, (ceil(T / bin), *shape).
+
+        The last bin holds what is left over. Of the smallest unsigned type that can hold a bin.
+
+        Args:
+            bin: Recorded steps in a bin, from 1 on.
+
+        Raises:
+            RasterError: If `bin` is below 1, only counts were recorded, or the file is damaged.
+        """
+        bins = -(-self._rows // max(1, bin))
+        counts = np.empty((bins, *self.shape), np.min_scalar_type(max(1, bin)))
+        filled = 0
+        for part in self.binned(bin):
+            counts[filled : filled + len(part)] = part
+            filled += len(part)
+        return counts
+
+    def binned(self, bin: int = 1) -> Iterator[npt.NDArray[np.unsignedinteger[Any]]]:
+        """The same as `counts` in pieces of some bins, so that memory is bounded.
+
+        Yields:
+            Counts (some bins, *shape).
+
+        Raises:
+            RasterError: As `counts`.
+        """
+        if bin < 1:
+            raise RasterError(f"bin: must be a number of steps from 1 on, got {bin}")
+        dtype = np.min_scalar_type(bin)
+        if bin * self.neurons > _BYTES_AT_ONCE:
+            for first in range(0, self._rows, bin):
+                yield self.neuron_counts(slice(first, first + bin))[None].astype(dtype)
+            return
+        for part in self._parts(bin * self.neurons, unit=bin):
+            spikes = self.spikes(part)
+            edges = np.arange(0, len(spikes), bin)
+            yield (
+                np.add.reduceat(spikes, edges, axis=0, dtype=dtype)
+                if bin > 1
+                else spikes.view(np.uint8)
+            )
+
+    def events(
+        self,
+        steps: slice | None = None,
+        channels: Selection = None,
+        rows: Selection = None,
+        cols: Selection = None,
+    ) -> Events:
+        """Spikes of some steps and neurons as a list: 16 bytes each.
+
+        Args:
+            steps: Recorded steps.
+            channels: As in `spikes`, as are `rows` and `cols`.
+            rows: Along the last axis but one.
+            cols: Along the last axis.
+
+        Raises:
+            RasterError: As `spikes`.
+        """
+        found = list(self.event_blocks(steps, channels, rows, cols))
+        empty = np.empty(0, np.int64)
+        when = np.concatenate([empty, *(block.steps for block in found)])
+        who = np.concatenate([empty, *(block.neurons for block in found)])
+        return Events(when, who)
+
+    def event_blocks(
+        self,
+        steps: slice | None = None,
+        channels: Selection = None,
+        rows: Selection = None,
+        cols: Selection = None,
+    ) -> Iterator[Events]:
+        """The same as `events` in pieces of some steps, so that memory is bounded.
+
+        Raises:
+            RasterError: As `spikes`.
+        """
+        picks = tuple(pick.index for pick in self._picks(channels, rows, cols))
+        numbers = np.arange(self.neurons).reshape(self.shape)[picks].ravel()
+        when = self.steps
+        for part in self._parts(max(1, numbers.size), steps):
+            block = self.spikes(part, channels, rows, cols)
+            row, column = np.nonzero(block.reshape(len(block), -1))
+            yield Events(when[part][row], numbers[column])
+
+    def isi(self) -> Intervals:
+        """Intervals between consecutive spikes of the same neuron, in steps of the run.
+
+        Raises:
+            RasterError: If only counts were recorded, or the file is damaged.
+        """
+        return Intervals.of(self.event_blocks(), self.shape)
+
+    def to_scipy(self) -> "csr_array":
+        """Spikes as a sparse matrix of ones, uint8 (T, N): recorded steps by neurons in C order.
+
+        Raises:
+            RasterError: If SciPy is missing, only counts were recorded, or the file is damaged.
+        """
+        try:
+            from scipy.sparse import csr_array
+        except ModuleNotFoundError as cause:
+            raise RasterError("to_scipy needs SciPy: pip install scipy") from cause
+        blocks = [self.spikes(part).reshape(-1, self.neurons) for part in self._parts(self.neurons)]
+        indices = np.concatenate([np.nonzero(block)[1] for block in blocks])
+        ends = np.concatenate([[0], *(block.sum(axis=1) for block in blocks)]).cumsum()
+        ones = np.ones(len(indices), np.uint8)
+        return csr_array((ones, indices, ends), shape=(self._rows, self.neurons))
+
+    def _parts(self, row_bytes: int, steps: slice | None = None, unit: int = 1) -> Iterator[slice]:
+        """Cuts recorded steps into parts of some megabytes, each a multiple of `unit` rows."""
+        time = span(steps, self._rows, "steps")
+        every = time.stride * unit
+        length = every * max(1, _BYTES_AT_ONCE // row_bytes)
+        for first in range(time.start, time.stop, length):
+            yield slice(first, min(first + length, time.stop), time.stride)
 
     def _picks(self, channels: Selection, rows: Selection, cols: Selection) -> list[Span]:
         wanted: list[Selection] = [None] * len(self.shape)
