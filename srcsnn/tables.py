@@ -2,23 +2,36 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from converters import SpikingNetwork
 from srcsnn.rasters import LayerSummary
-from srcsnn.report import Report
-from srcsnn.robustness import CLEAN, Robustness
-from srcsnn.verification import Verification
+from srcsnn.rasters.summary import sparkline
 
-__all__ = ["raster_table", "report_table", "robustness_table", "units_table", "verification_table"]
+if TYPE_CHECKING:  # these bring torch along, which `inspect` does without
+    from converters import SpikingNetwork
+    from srcsnn.report import Report
+    from srcsnn.robustness import Robustness
+    from srcsnn.verification import Verification
+
+__all__ = [
+    "raster_comparison",
+    "raster_table",
+    "report_table",
+    "robustness_table",
+    "units_table",
+    "verification_table",
+]
 
 _LONG_NUMBER = re.compile(r"\d+\.\d{4,}(e[-+]\d+)?")
 
 
-def robustness_table(results: Mapping[str, Robustness]) -> Table:
+def robustness_table(results: "Mapping[str, Robustness]") -> Table:
     """Accuracies in percent, a column each; from the second on with the difference to the first."""
+    from srcsnn.robustness import CLEAN
+
     table = Table(title="accuracy, %")
     table.add_column("distortion")
     table.add_column("level", justify="right")
@@ -40,7 +53,7 @@ def robustness_table(results: Mapping[str, Robustness]) -> Table:
     return table
 
 
-def report_table(report: Report) -> Table:
+def report_table(report: "Report") -> Table:
     """A night's report, a row for each layer."""
     table = Table(title="sleep")
     for heading in ("layer", "neurons", "rate /step", "rate Hz", "silent", "saturated", "|dW|/|W|"):
@@ -58,7 +71,7 @@ def report_table(report: Report) -> Table:
     return table
 
 
-def units_table(snn: SpikingNetwork, shapes: Mapping[str, tuple[int, ...]]) -> Table:
+def units_table(snn: "SpikingNetwork", shapes: Mapping[str, tuple[int, ...]]) -> Table:
     """The spiking layers of a network, a row each."""
     table = Table(title="spiking layers")
     for heading in ("layer", "weights", "neurons", "lambda", "alpha", "neuron model", "sleeps"):
@@ -76,7 +89,7 @@ def units_table(snn: SpikingNetwork, shapes: Mapping[str, tuple[int, ...]]) -> T
     return table
 
 
-def verification_table(found: Verification) -> Table:
+def verification_table(found: "Verification") -> Table:
     """A spiking network beside its CNN, a row for each layer."""
     table = Table(title=f"{found.images} images, {found.steps} steps each")
     for heading in ("layer", "neurons", "rate ~ activation", "dead", "saturated"):
@@ -94,22 +107,58 @@ def verification_table(found: Verification) -> Table:
 
 def raster_table(layers: Sequence[LayerSummary]) -> Table:
     """The summary of a raster file, a row for each layer."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("layer", "shape", "spikes", "mean", "median", "95 %", "max", "silent",
-                    "saturated", "burst", "population rate", "on disk"):  # fmt: skip
-        left = heading in ("layer", "shape", "population rate")
-        table.add_column(heading, justify="left" if left else "right")
+    table = _raster_columns("layer", "shape", "neurons", "spikes", *_RATES, "on disk")
     for layer in layers:
         table.add_row(
             layer.name,
             "x".join(map(str, layer.shape)),
+            f"{layer.neurons:,}",
             f"{layer.spikes:,}",
-            *(f"{r:.4f}" for r in (layer.rate_mean, layer.rate_median, layer.rate_p95)),
-            f"{layer.rate_max:.4f}",
-            f"{layer.silent_share:.1%}",
-            f"{layer.saturated_share:.1%}",
-            f"{layer.burst:.4f}",
-            layer.sparkline,
+            *_rate_cells(layer, top=max(layer.trace)),
             f"{layer.stored_bytes / 1e6:.2f} MB",
         )
     return table
+
+
+def raster_comparison(summaries: Mapping[str, Sequence[LayerSummary]]) -> Table:
+    """Summaries of files, or parts of one, beside each other; the traces of a layer on one scale.
+
+    Args:
+        summaries: By the name to show.
+    """
+    table = _raster_columns("layer", "of", "spikes", *_RATES)
+    by_layer: dict[str, dict[str, LayerSummary]] = {}
+    for of, layers in summaries.items():
+        for layer in layers:
+            by_layer.setdefault(layer.name, {})[of] = layer
+    for name, found in by_layer.items():
+        top = max(max(layer.trace) for layer in found.values())
+        for of in summaries:
+            cells = ["not recorded"]
+            if of in found:
+                cells = [f"{found[of].spikes:,}", *_rate_cells(found[of], top)]
+            table.add_row(name if of == next(iter(summaries)) else "", of, *cells)
+        table.add_section()
+    return table
+
+
+_RATES = ("mean", "median", "95 %", "max", "silent", "saturated", "burst", "CV", "population rate")
+
+
+def _raster_columns(*headings: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in headings:
+        left = heading in ("layer", "of", "shape", "population rate")
+        table.add_column(heading, justify="left" if left else "right")
+    return table
+
+
+def _rate_cells(layer: LayerSummary, top: float) -> list[str]:
+    return [
+        *(f"{r:.4f}" for r in (layer.rate_mean, layer.rate_median, layer.rate_p95, layer.rate_max)),
+        f"{layer.silent_share:.1%}",
+        f"{layer.saturated_share:.1%}",
+        f"{layer.burst:.4f}",
+        "-" if layer.population_cv is None else f"{layer.population_cv:.2f}",
+        sparkline(layer.trace, top),
+    ]

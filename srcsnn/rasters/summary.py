@@ -1,5 +1,6 @@
 """One line per layer: how much it fired, when, how evenly, and what looks wrong."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,9 +39,12 @@ class LayerSummary:
         rate_max: Of the busiest neuron.
         silent_share: Share of neurons that never fired.
         saturated_share: Share of neurons that fired in more than half of the steps.
+        population_cv: Standard deviation over mean of the population rate in time: how unevenly
+            the layer fires; None without a spike.
         burst: Largest share of neurons that fired in one step.
         burst_step: Step number of the run where that was.
-        sparkline: Population rate over time, in Unicode blocks, from 0 to its largest value.
+        trace: Population rate over time: means of up to 32 equal parts of the steps.
+        sparkline: The same in Unicode blocks, from 0 to its largest value.
         stored_bytes: Size of the layer in the file.
         stored_ratio: That size over a bit per neuron and step.
         status: Of the file: "complete", or how it ended.
@@ -59,8 +63,10 @@ class LayerSummary:
     rate_max: float
     silent_share: float
     saturated_share: float
+    population_cv: float | None
     burst: float
     burst_step: int
+    trace: tuple[float, ...]
     sparkline: str
     stored_bytes: int
     stored_ratio: float
@@ -68,37 +74,52 @@ class LayerSummary:
     warnings: tuple[str, ...]
 
 
-def summarize(raster: Raster) -> list[LayerSummary]:
-    """Summaries of all layers in network order.
+def summarize(
+    raster: Raster, layers: Sequence[str] | None = None, steps: slice | None = None
+) -> list[LayerSummary]:
+    """Summaries of layers in network order.
 
-    Reads only the counts; of a file that a killed run has left, all spikes too.
+    Reads only the counts; of a part of the steps, and of a file that a killed run has left, the
+    spikes too.
+
+    Args:
+        raster: An open file.
+        layers: Names; without it, all.
+        steps: Recorded steps; without it, all.
 
     Raises:
-        RasterError: If the file is damaged.
+        RasterError: If there is no such layer, no step in the part, only counts were recorded and
+            a part is asked for, or the file is damaged.
     """
-    return [_summarize(raster, layer) for layer in raster.values()]
+    chosen = list(raster) if layers is None else [raster[name].name for name in layers]
+    return [_summarize(raster, raster[name], steps) for name in raster if name in chosen]
 
 
-def sparkline(values: npt.NDArray[np.float64], width: int = SPARKLINE_WIDTH) -> str:
-    """Means of consecutive values as Unicode blocks, from 0 to the largest mean.
+def trace(values: npt.NDArray[np.float64], parts: int = SPARKLINE_WIDTH) -> npt.NDArray[np.float64]:
+    """Means of consecutive values, (parts,), or fewer if there are fewer values."""
+    edges = np.linspace(0, len(values), min(parts, len(values)) + 1).astype(int)
+    return np.asarray(np.add.reduceat(values, edges[:-1]) / np.diff(edges))
+
+
+def sparkline(values: Sequence[float], top: float | None = None) -> str:
+    """A character for each value.
 
     Args:
         values: Not negative, at least one.
-        width: Characters; fewer if there are fewer values.
+        top: Value of the full block; without it, the largest.
     """
-    edges = np.linspace(0, len(values), min(width, len(values)) + 1).astype(int)
-    means = np.add.reduceat(values, edges[:-1]) / np.diff(edges)
-    top = means.max()
+    top = max(values) if top is None else top
     if top <= 0:
-        return _BARS[0] * len(means)
-    return "".join(_BARS[round(mean / top * (len(_BARS) - 1))] for mean in means)
+        return _BARS[0] * len(values)
+    return "".join(_BARS[round(value / top * (len(_BARS) - 1))] for value in values)
 
 
-def _summarize(raster: Raster, layer: LayerRaster) -> LayerSummary:
-    steps = raster.steps
-    rates = layer.rates().ravel()
-    population = layer.population_counts()
+def _summarize(raster: Raster, layer: LayerRaster, part: slice | None) -> LayerSummary:
+    rates = layer.rates(part).ravel()
+    covered = slice(None) if part is None else part
+    steps, population = raster.steps[covered], layer.population_counts()[covered]
     peak = int(population.argmax())
+    parts = tuple(trace(population / layer.neurons).tolist())
     raw_bytes = layer.neurons * len(steps) / 8
     return LayerSummary(
         name=layer.name,
@@ -113,9 +134,11 @@ def _summarize(raster: Raster, layer: LayerRaster) -> LayerSummary:
         rate_max=float(rates.max()),
         silent_share=float(np.mean(rates == 0)),
         saturated_share=float(np.mean(rates > SATURATED_RATE)),
+        population_cv=float(population.std() / population.mean()) if population.any() else None,
         burst=float(population[peak] / layer.neurons),
         burst_step=int(steps[peak]),
-        sparkline=sparkline(population / layer.neurons),
+        trace=parts,
+        sparkline=sparkline(parts),
         stored_bytes=layer.stored_bytes,
         stored_ratio=layer.stored_bytes / raw_bytes,
         status=raster.status,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from srcsnn.rasters import LayerLayout, RecordPolicy, open_raster, summarize
-from srcsnn.rasters.summary import sparkline
+from srcsnn.rasters.summary import sparkline, trace
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_hundred_thousand_steps_are_summarised_at_once(tmp_path, record):
     ],
 )
 def test_sparklines(values, line):
-    assert sparkline(np.array(values)) == line
+    assert sparkline(trace(np.array(values))) == line
 
 
 @pytest.mark.parametrize("kind", ["conv", "input"])

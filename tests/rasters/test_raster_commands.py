@@ -1,0 +1,83 @@
+"""The commands that show a raster file."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout
+from tests.test_cli import command
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def rasters(tmp_path_factory):
+    """Two runs of 40 steps: `a` fires in all, `b` in the first 30; the second has no `b`."""
+    folder = tmp_path_factory.mktemp("rasters")
+    layers = LayerLayout("a", (3, 8, 8), "conv"), LayerLayout("b", (10,), "linear")
+    for name, recorded in ("first.h5", layers), ("second.h5", layers[:1]):
+        with HDF5Recorder(folder / name) as recorder:
+            recorder.begin(RasterLayout(recorded, 40, 1e-3))
+            for step in range(40):
+                for layer in recorded:
+                    fires = layer.name == "a" or step < 30
+                    recorder.record(layer.name, np.full(layer.shape, fires))
+    return folder
+
+
+def test_inspect_compares_two_files(rasters, capsys):
+    files = [rasters / "first.h5", rasters / "second.h5"]
+    assert command("inspect", *files) == 0
+    told = capsys.readouterr().out
+    assert "not recorded" in told
+    assert f"warning: {files[1]}: a: 100 % of neurons fire in more than half of the steps" in told
+    assert command("inspect", *files, "--json") == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert [layer["name"] for layer in first["layers"]] == ["a", "b"]
+    assert [layer["name"] for layer in second["layers"]] == ["a"]
+
+
+def test_inspect_compares_before_and_after_a_step(rasters, capsys):
+    words = ["inspect", rasters / "first.h5", "--layer", "b", "--at", 30]
+    assert command(*words) == 0
+    told = capsys.readouterr().out
+    assert "warning: from 30: b: 0 spikes in all 10 steps" in told
+    assert told.count("█") == 30  # one scale: before, a full block a step; after, none
+    assert command(*words, "--json") == 0
+    before, after = (part["layers"] for part in json.loads(capsys.readouterr().out))
+    assert (before[0]["spikes"], before[0]["steps"]) == (300, 30)
+    assert (after[0]["spikes"], after[0]["steps"]) == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["first.h5", "--layer", "c"], 1, "no layer 'c'; there are a, b"),
+        (["first.h5", "second.h5", "--at", "3"], 2, "give it one file"),
+        (["first.h5", "first.h5"], 2, "--at compares its parts"),
+        (["first.h5", "--at", "40"], 2, "has no step from 40; its last is 39"),
+    ],
+)
+def test_inspect_says_what_cannot_be_compared(rasters, monkeypatch, capsys, words, code, message):
+    monkeypatch.chdir(rasters)
+    assert command("inspect", *words) == code
+    assert message in capsys.readouterr().err
+
+
+def test_inspect_needs_no_torch(rasters):
+    code = (
+        "import sys; sys.modules['torch'] = None\nfrom srcsnn.cli import main\nmain(sys.argv[1:])"
+    )
+    for words, exit_code in (["first.h5"], 0), (["nowhere.h5"], 1):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "inspect", *words],
+            cwd=rasters, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == exit_code, done.stderr
+        assert "Traceback" not in done.stderr
