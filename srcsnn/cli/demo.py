@@ -23,6 +23,7 @@ def demo(
     from srcsnn.checkpoints import load_checkpoint, save_checkpoint, save_new, versions
     from srcsnn.consolidation import sleep
     from srcsnn.datasets import load_images
+    from srcsnn.drawing import check_figures
     from srcsnn.errors import SrcsnnError
     from srcsnn.figures import accuracy_figure
     from srcsnn.files import write_json
@@ -31,6 +32,7 @@ def demo(
     from srcsnn.tables import report_table, robustness_table
     from srcsnn.training import PROTOCOLS, initialize, train
 
+    check_figures()
     logging.disable(logging.INFO)
     try:
         folder.mkdir(parents=True, exist_ok=True)

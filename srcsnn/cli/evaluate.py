@@ -47,6 +47,7 @@ def evaluate(
     from srcsnn.checkpoints import load_checkpoint, versions
     from srcsnn.datasets import load_images
     from srcsnn.distortions import parse_distortions
+    from srcsnn.drawing import check_figures
     from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
     from srcsnn.figures import accuracy_figure
     from srcsnn.files import check_distinct, check_target, write_json
@@ -60,8 +61,8 @@ def evaluate(
     written = {"the counts": output, "the figure": figure}
     for path in checkpoints:
         check_distinct(written, read={"a checkpoint to read": path, "the data to read": data})
-    if figure is not None and Path(figure).suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"--figure {figure}: right would be a name ending in .png, .svg or .pdf")
+    if figure is not None:
+        check_figures(figure)
     chosen = None if distortions is None else parse_distortions(distortions)
     for target in (output, figure):
         if target is not None:

@@ -70,6 +70,7 @@ def tune(
     from srcsnn.config import load_settings, parse_changes
     from srcsnn.datasets import load_images
     from srcsnn.distortions import parse_distortions
+    from srcsnn.drawing import check_figures
     from srcsnn.errors import ConfigError, SrcsnnError
     from srcsnn.figures import accuracy_figure, search_figure
     from srcsnn.files import write_json, write_text
@@ -80,6 +81,7 @@ def tune(
         from srcsnn.tuning import search, space_of, tuned
     except ModuleNotFoundError as cause:
         raise ConfigError('tune needs Optuna: pip install "srcsnn[tune]"') from cause
+    check_figures()
     loaded = load_checkpoint(checkpoint)
     start = load_settings(config).with_changes(**parse_changes(set_ or []))
     chosen = None if distortions is None else parse_distortions(distortions)

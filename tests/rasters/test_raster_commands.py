@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout
 from tests.test_cli import command
@@ -81,3 +82,37 @@ def test_inspect_needs_no_torch(rasters):
         )  # fmt: skip
         assert done.returncode == exit_code, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_plot_draws_rasters_maps_and_weights(rasters, tmp_path, capsys):
+    weights = {"a.weight": torch.ones(3, 1, 3, 3), "b.weight": torch.eye(10, 192)}
+    torch.save(weights, tmp_path / "model.pt")
+    torch.save({name: weight / 2 for name, weight in weights.items()}, tmp_path / "slept.pt")
+    weights = ["--weights", tmp_path / "model.pt", tmp_path / "slept.pt"]
+    for name, more in ("a.png", []), ("maps.svg", ["--maps"]), ("weights.pdf", weights):
+        assert command("plot", rasters / "first.h5", "-o", tmp_path / name, *more) == 0
+        assert (tmp_path / name).stat().st_size > 5000
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["first.h5", "-o", "x.gif"], 2, "ends in .png, .svg or .pdf"),
+        (["first.h5", "-o", "first.h5"], 2, "both a file to read and the figure"),
+        (["first.h5", "-o", "there.png"], 2, "is there already"),
+        (["first.h5", "-o", "x.png", "--layer", "c"], 1, "no layer 'c'; there are a, b"),
+        (["nowhere.h5", "-o", "x.png"], 1, "no such file"),
+        (["first.h5", "-o", "x.png", "--maps", "--weights", "p.pt", "q.pt"], 2, "ask for one"),
+        (["first.h5", "-o", "x.png", "--weights", "p.pt", "q.pt"], 1, "p.pt: has no b.weight"),
+        (["second.h5", "-o", "x.png", "--weights", "p.pt", "q.pt"], 1, "a.weight is (3, 1, 3, 3)"),
+    ],
+)
+def test_plot_says_what_is_wrong(rasters, monkeypatch, capsys, words, code, message):
+    monkeypatch.chdir(rasters)
+    Path("there.png").touch()
+    torch.save({"a.weight": torch.ones(3, 1, 3, 3)}, "p.pt")
+    torch.save({"a.weight": torch.ones(3, 1, 5, 5)}, "q.pt")
+    assert command("plot", *words) == code
+    assert message in capsys.readouterr().err
+    assert not Path("x.png").exists()
