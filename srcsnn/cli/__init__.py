@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import typer
 
-from srcsnn.cli import demo, evaluate, export, info, inspect, plot, sleep, train, tune, verify
+from srcsnn.cli import demo, evaluate, export, info, inspect, plot, sleep, train, tune, verify, view
 from srcsnn.cli.console import interruptible, report_errors
 
 __all__ = ["app", "main"]
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     demo.demo, train.train, verify.verify, info.info, sleep.sleep, tune.tune, evaluate.evaluate,
-    inspect.inspect, plot.plot, export.export,
+    inspect.inspect, plot.plot, view.view, export.export,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(epilog=sys.modules[command.__module__].EXAMPLES)(interruptible(command))

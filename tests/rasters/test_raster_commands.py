@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +118,51 @@ def test_plot_says_what_is_wrong(rasters, monkeypatch, capsys, words, code, mess
     assert command("plot", *words) == code
     assert message in capsys.readouterr().err
     assert not Path("x.png").exists()
+
+
+def test_view_writes_one_page_that_needs_nothing_else(rasters, tmp_path, capsys):
+    page = tmp_path / "night.html"
+    assert command("view", rasters / "first.h5", "-o", page) == 0
+    assert f"{page}: 0." in capsys.readouterr().out
+    text = page.read_text()
+    assert 'id="bits-0-0"' in text
+    elsewhere = r"(src|href)=\"(?!data:)|url\(|\bimport\b|https?://(?!www.w3.org/2000/svg)"
+    assert not re.search(elsewhere, text)
+    assert command("view", rasters / "first.h5", "-o", page, "--budget", 0, "--overwrite") == 0
+    told = capsys.readouterr().out
+    assert "spikes of 0 of 40 steps are in the page, of the rest counts" in told
+    assert 'id="bits-0-0"' not in page.read_text()
+
+
+def test_the_page_is_beside_the_file_if_no_other_place_is_named(rasters, tmp_path):
+    raster = tmp_path / "run.h5"
+    raster.write_bytes((rasters / "first.h5").read_bytes())
+    assert command("view", raster) == 0
+    assert (tmp_path / "run.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["first.h5", "-o", "there.png"], 2, "is there already"),
+        (["first.h5", "-o", "first.h5"], 2, "both the raster to read and the page"),
+        (["first.h5", "-o", "x.html", "--window", "3"], 2, "right would be two steps"),
+        (["first.h5", "-o", "x.html", "--window", "40:50"], 2, "they go from 0 to 39"),
+        (["first.h5", "-o", "x.html", "--serve"], 2, "--serve writes no page"),
+        (["nowhere.h5", "-o", "x.html"], 1, "no such file"),
+        (["there.png", "-o", "x.html"], 1, "is empty"),
+    ],
+)
+def test_view_says_what_is_wrong(rasters, monkeypatch, capsys, words, code, message):
+    monkeypatch.chdir(rasters)
+    Path("there.png").touch()
+    assert command("view", *words) == code
+    assert message in capsys.readouterr().err
+    assert not Path("x.html").exists()
+
+
+def test_a_port_that_is_taken_is_named(rasters, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert command("view", rasters / "first.h5", "--serve", "--port", port) == 1
+    assert f"cannot serve at port {port}" in capsys.readouterr().err

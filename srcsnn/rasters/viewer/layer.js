@@ -1,0 +1,244 @@
+"use strict";
+// A layer: its counts, its spikes where the page has them, and how they fall into a picture.
+
+const SERVED_BYTES = 64e6; // spikes that are asked for at once
+const KEPT_BYTES = 384e6; // served spikes that stay in memory
+
+async function decoded(id) {
+  const element = document.getElementById(id);
+  if (!element) return null;
+  const text = atob(element.textContent);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint32Array(await new Response(stream).arrayBuffer());
+}
+
+class Layer {
+  constructor(index, about, run) {
+    this.index = index;
+    this.about = about;
+    this.run = run;
+    this.neurons = about.neurons;
+    this.channels = about.channels;
+    this.positions = this.neurons / this.channels;
+    this.words = Math.ceil(this.neurons / 32);
+    this.blocks = new Map(); // first step -> words of its steps, a bit for each neuron
+    this.ranked = new Map(); // channel or null -> its neurons from the busiest on
+    this.cached = { key: null, cells: new Map(), bits: new Map() };
+    this.opened = null;
+  }
+
+  open() {
+    this.opened ??= this.#read();
+    return this.opened;
+  }
+
+  async #read() {
+    const [totals, overview, population] = await Promise.all(
+      ["totals", "overview", "population"].map((what) => decoded(`${what}-${this.index}-0`)),
+    );
+    Object.assign(this, { totals, overview, population });
+    this.before = new Float64Array(population.length + 1); // spikes before each step
+    population.forEach((count, step) => (this.before[step + 1] = this.before[step] + count));
+    const firsts = [];
+    for (let first = 0; first < this.run.steps; first += this.run.block) firsts.push(first);
+    await Promise.all(
+      firsts.map(async (first) => {
+        const words = await decoded(`bits-${this.index}-${first}`);
+        if (words) this.blocks.set(first, words);
+      }),
+    );
+  }
+
+  // First steps of the blocks of a window whose spikes are not here.
+  missing(t0, t1) {
+    const size = this.run.block;
+    const firsts = [];
+    for (let first = Math.floor(t0 / size) * size; first < t1; first += size)
+      if (!this.blocks.has(first)) firsts.push(first);
+    return firsts;
+  }
+
+  canAskFor(firsts) {
+    const bytes = firsts.length * this.run.block * this.words * 4;
+    return this.run.served && !this.about.countsOnly && bytes <= SERVED_BYTES;
+  }
+
+  async ask(firsts) {
+    for (const first of firsts) {
+      if (this.blocks.has(first)) continue;
+      const answer = await fetch(`/bits?layer=${this.index}&first=${first}`);
+      if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
+      this.blocks.set(first, new Uint32Array(await answer.arrayBuffer()));
+      this.#forget(first);
+    }
+  }
+
+  #forget(latest) {
+    const most = Math.max(1, Math.floor(KEPT_BYTES / (this.run.block * this.words * 4)));
+    for (const first of this.blocks.keys()) {
+      if (this.blocks.size <= most || first === latest) break;
+      this.blocks.delete(first);
+    }
+  }
+
+  spikesIn(t0, t1) {
+    return this.before[t1] - this.before[t0];
+  }
+
+  rate(neuron) {
+    return this.totals ? this.totals[neuron] / this.run.steps : NaN;
+  }
+
+  fires(step, neuron) {
+    const first = Math.floor(step / this.run.block) * this.run.block;
+    const words = this.blocks.get(first);
+    if (!words) return null;
+    return ((words[(step - first) * this.words + (neuron >>> 5)] >>> (neuron & 31)) & 1) === 1;
+  }
+
+  // Where a neuron is in the layer's shape: [channel, y, x].
+  position(neuron) {
+    const where = [];
+    for (const size of [...this.about.shape].reverse()) {
+      where.unshift(neuron % size);
+      neuron = Math.floor(neuron / size);
+    }
+    return where;
+  }
+
+  // The names of these numbers.
+  get axes() {
+    const axes = this.about.shape.length;
+    return axes === 1 ? ["neuron"] : ["channel", ...["z", "y", "x"].slice(4 - axes)];
+  }
+
+  place(neuron) {
+    const where = this.position(neuron);
+    return this.axes.map((axis, i) => `${axis} ${where[i]}`).join(", ");
+  }
+
+  // Neurons of a channel, or of all for null, from the busiest on.
+  byRate(channel) {
+    if (!this.ranked.has(channel)) {
+      const first = channel === null ? 0 : channel * this.positions;
+      const count = channel === null ? this.neurons : this.positions;
+      const neurons = Uint32Array.from({ length: count }, (_, i) => first + i);
+      neurons.sort((a, b) => this.totals[b] - this.totals[a] || a - b);
+      this.ranked.set(channel, neurons);
+    }
+    return this.ranked.get(channel);
+  }
+
+  // Spikes in each cell of a picture, column by column.
+  //
+  // A row of it has the neurons from edges[row] to edges[row + 1], numbered as they are, or by
+  // their place in `ranked`. What falls into the rows in each step is kept while the rows stay
+  // the same: to move in time is then only to add up.
+  tally(t0, t1, { key, edges, ranked }, cols) {
+    if (this.cached.key !== key) this.cached = { key, cells: new Map(), bits: this.#bitsOf(ranked) };
+    const rows = edges.length - 1;
+    const pieces = piecesOf(edges);
+    const picture = new Uint32Array(rows * cols);
+    const scale = cols / (t1 - t0);
+    const size = this.run.block;
+    for (let first = Math.floor(t0 / size) * size; first < t1; first += size) {
+      if (!this.cached.cells.has(first))
+        this.cached.cells.set(first, this.#cells(this.#inOrder(first, ranked), pieces, rows));
+      const cells = this.cached.cells.get(first);
+      for (let step = Math.max(t0, first); step < Math.min(t1, first + size); step++) {
+        const from = (step - first) * rows;
+        const to = Math.floor((step - t0) * scale) * rows;
+        for (let row = 0; row < rows; row++) picture[to + row] += cells[from + row];
+      }
+    }
+    return picture;
+  }
+
+  // Spikes of a block in each row of a picture in each step.
+  #cells({ words, width }, pieces, rows) {
+    const steps = words.length / width;
+    const cells = new (width < 2048 ? Uint16Array : Uint32Array)(steps * rows); // 2^16 bits
+    const { word, mask, row } = pieces;
+    for (let step = 0; step < steps; step++) {
+      const from = step * width;
+      const to = step * rows;
+      for (let i = 0; i < word.length; i++) {
+        let bits = words[from + word[i]] & mask[i];
+        if (bits === 0) continue;
+        bits -= (bits >>> 1) & 0x55555555;
+        bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
+        cells[to + row[i]] += Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+      }
+    }
+    return cells;
+  }
+
+  // Blocks in the order of the rows are kept as long as that order is.
+  #bitsOf(ranked) {
+    if (ranked === this.cached.ranked) return this.cached.bits;
+    this.cached.ranked = ranked;
+    return new Map();
+  }
+
+  #inOrder(first, ranked) {
+    const words = this.blocks.get(first);
+    if (!ranked) return { words, width: this.words };
+    const width = Math.ceil(ranked.length / 32);
+    if (!this.cached.bits.has(first)) {
+      const rankOf = new Int32Array(this.neurons).fill(-1);
+      ranked.forEach((neuron, rank) => (rankOf[neuron] = rank));
+      const ordered = new Uint32Array((words.length / this.words) * width);
+      for (let step = 0; step * this.words < words.length; step++)
+        for (let word = 0; word < this.words; word++) {
+          let bits = words[step * this.words + word];
+          while (bits) {
+            const lowest = bits & -bits;
+            const rank = rankOf[(word << 5) + 31 - Math.clz32(lowest)];
+            if (rank >= 0) ordered[step * width + (rank >>> 5)] |= 1 << (rank & 31);
+            bits ^= lowest;
+          }
+        }
+      this.cached.bits.set(first, ordered);
+    }
+    return { words: this.cached.bits.get(first), width };
+  }
+
+  // The same from the counts of channels, where the spikes are not here; rowOf says in which row
+  // a channel is, or -1.
+  tallyChannels(t0, t1, rowOf, rows, cols) {
+    const picture = new Float64Array(rows * cols);
+    const bin = this.about.overviewBin;
+    const scale = cols / (t1 - t0);
+    for (let col = 0; col < cols; col++) {
+      const from = t0 + Math.floor(col / scale);
+      const to = Math.max(from + 1, t0 + Math.floor((col + 1) / scale));
+      for (let b = Math.floor(from / bin); b * bin < to; b++) {
+        const start = b * bin;
+        const length = Math.min(bin, this.run.steps - start);
+        const part = (Math.min(to, start + length) - Math.max(from, start)) / length;
+        for (let channel = 0; channel < this.channels; channel++)
+          if (rowOf[channel] >= 0)
+            picture[col * rows + rowOf[channel]] += part * this.overview[b * this.channels + channel];
+      }
+    }
+    return picture;
+  }
+}
+
+// Words, and which of their bits belong to which row.
+function piecesOf(edges) {
+  const word = [];
+  const mask = [];
+  const row = [];
+  for (let r = 0; r + 1 < edges.length; r++)
+    for (let w = edges[r] >>> 5; w < Math.ceil(edges[r + 1] / 32); w++) {
+      const low = Math.max(edges[r] - 32 * w, 0);
+      const high = Math.min(edges[r + 1] - 32 * w, 32);
+      word.push(w);
+      mask.push((high === 32 ? -1 : (1 << high) - 1) & (-1 << low));
+      row.push(r);
+    }
+  return { word: Int32Array.from(word), mask: Int32Array.from(mask), row: Int32Array.from(row) };
+}

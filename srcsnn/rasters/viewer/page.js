@@ -1,0 +1,532 @@
+// The page: what is shown, and what keys, wheel and buttons change about it.
+
+const run = JSON.parse(document.getElementById("header").textContent);
+const layers = run.layers.map((about, index) => new Layer(index, about, run));
+const at = (id) => document.getElementById(id);
+const state = { layer: null, order: "neuron", channel: null, t0: 0, t1: run.steps, r0: 0, r1: 1,
+  cross: null, spikes: null, exact: true, drawMs: 0, note: "" };
+window.__state = state;
+window.__ready = false;
+
+const number = (value) => value.toLocaleString("en");
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const stepOf = (row) => row * run.every;
+
+const KEYS = [
+  ["← → ↑ ↓", "move the window"], ["+ −", "shorter or longer time"], ["Shift + wheel, < >", "more or fewer rows"],
+  ["Shift + arrows", "move the cross-hair by a step or a row"], ["0", "all steps and rows"],
+  ["n c r", "rows are neurons, channels, or neurons by rate"], ["Page up, Page down", "another layer"],
+  ["Esc", "all channels"], ["s p", "the window as CSV, as PNG"], ["d", "light or dark"], ["?", "these keys"],
+];
+
+// Rows of the raster: which neuron or channel is in each.
+function rowsOf(layer) {
+  const first = state.channel === null ? 0 : state.channel * layer.positions;
+  const count = state.channel === null ? layer.neurons : layer.positions;
+  if (state.order === "channel")
+    return { rows: state.channel === null ? layer.channels : 1, first, count };
+  return { rows: count, first, count };
+}
+
+// Neurons in the order of the rows; null where they are numbered so.
+const rankedOf = (layer) => (state.order === "rate" ? layer.byRate(state.channel) : null);
+
+// The neuron in a row, or null where rows are channels.
+function neuronAt(layer, row) {
+  if (state.order === "channel") return null;
+  return rankedOf(layer)?.[row] ?? rowsOf(layer).first + row;
+}
+
+// The rows of a picture of some height: from which neuron to which.
+function pictureRows(layer, height) {
+  const ranked = rankedOf(layer);
+  const first = ranked ? 0 : rowsOf(layer).first;
+  const unit = state.order === "channel" ? layer.positions : 1;
+  const rows = state.r1 - state.r0;
+  const edges = Int32Array.from({ length: height + 1 }, (_, row) =>
+    first + unit * (state.r0 + Math.ceil((row * rows) / height)));
+  return { edges, ranked, key: [state.order, state.channel, state.r0, state.r1, height].join() };
+}
+
+// For each channel the row of the picture where only counts are there, or -1.
+function placeChannels(layer, height) {
+  const rowOf = new Int32Array(layer.channels).fill(-1);
+  const { rows } = rowsOf(layer);
+  const from = state.channel ?? 0;
+  const many = state.channel === null ? layer.channels : 1;
+  const top = (state.r0 / rows) * many;
+  const scale = height / (((state.r1 - state.r0) / rows) * many);
+  for (let c = 0; c < many; c++) {
+    const row = Math.floor((c - top) * scale);
+    if (row >= 0 && row < height) rowOf[from + c] = row;
+  }
+  return rowOf;
+}
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+function draw() {
+  const layer = state.layer;
+  const started = performance.now();
+  const { context, width, height } = cleared(at("raster"));
+  const box = inner(width, height);
+  const missing = layer.missing(state.t0, state.t1);
+  if (missing.length && layer.canAskFor(missing)) {
+    layer.ask(missing).then(draw, (error) => tell(`not read: ${error.message}`));
+    return;
+  }
+  const cols = Math.min(Math.floor(box.width), state.t1 - state.t0);
+  const cells = missing.length ? fromCounts(layer, box, cols) : fromSpikes(layer, box, cols);
+  const { values, rates, top, total } = cellRates(cells, cols);
+  paint(context, values, cells.sizes.length, cols, box, top || 1);
+  drawScale(at("colours"), at("top"), top);
+  axes(context, layer, box, missing.length > 0);
+  drawPopulation(at("population"), rates, state.t0, state.t1, run.every, state.cross && state.cross.step);
+  drawCross(context, box);
+  state.spikes = Math.round(total);
+  state.exact = !missing.length || (state.channel === null && state.r0 === 0 && state.r1 === rowsOf(layer).rows);
+  if (missing.length && state.exact) state.spikes = layer.spikesIn(state.t0, state.t1);
+  state.drawMs = performance.now() - started;
+  describe(layer, missing.length > 0);
+}
+
+function fromSpikes(layer, box, cols) {
+  const rows = pictureRows(layer, Math.min(Math.floor(box.height), state.r1 - state.r0));
+  const sizes = rows.edges.slice(1).map((edge, row) => edge - rows.edges[row]);
+  return { counts: layer.tally(state.t0, state.t1, rows, cols), sizes };
+}
+
+function fromCounts(layer, box, cols) {
+  const { rows } = rowsOf(layer);
+  const many = state.channel === null ? layer.channels : 1;
+  const seen = Math.max(1, Math.ceil((many * (state.r1 - state.r0)) / rows));
+  const height = Math.min(Math.floor(box.height), seen);
+  const rowOf = placeChannels(layer, height);
+  const sizes = new Uint32Array(height);
+  for (const row of rowOf) if (row >= 0) sizes[row] += layer.positions;
+  return { counts: layer.tallyChannels(state.t0, state.t1, rowOf, height, cols), sizes };
+}
+
+// Spikes per neuron and step in each cell and in each column, the largest, and how many in all.
+function cellRates({ counts, sizes }, cols) {
+  const steps = new Uint32Array(cols);
+  const scale = cols / (state.t1 - state.t0);
+  for (let step = 0; step < state.t1 - state.t0; step++) steps[Math.floor(step * scale)]++;
+  const neurons = sum(sizes) || 1;
+  const values = new Float64Array(counts.length);
+  const rates = new Float64Array(cols);
+  let top = 0;
+  let total = 0;
+  for (let column = 0, i = 0; column < cols; column++)
+    for (let row = 0; row < sizes.length; row++, i++) {
+      rates[column] += counts[i];
+      total += counts[i];
+      const value = counts[i] / sizes[row] / steps[column]; // NaN where a row has no neuron
+      values[row * cols + column] = value;
+      if (value > top) top = value;
+    }
+  return { values, rates: rates.map((count, c) => count / neurons / steps[c]), top, total };
+}
+
+function axes(context, layer, box, countsAlone) {
+  context.strokeStyle = ink("line");
+  context.strokeRect(box.x - 0.5, box.y - 0.5, box.width + 1, box.height + 1);
+  timeAxis(context, box, state.t0, state.t1, run.every);
+  const { rows, first } = rowsOf(layer);
+  const many = layer.about.shape.length > 1 && layer.channels > 1;
+  if (state.order === "channel" || countsAlone) {
+    const from = first / layer.positions;
+    const scale = (state.channel === null ? layer.channels : 1) / rows;
+    rowAxis(context, box, from + state.r0 * scale, from + state.r1 * scale, 1, "channel");
+  } else if (state.order === "neuron" && many && state.r1 - state.r0 > layer.positions / 2) {
+    rowAxis(context, box, first + state.r0, first + state.r1, layer.positions, "channel");
+  } else {
+    const shift = state.order === "neuron" ? first : 0;
+    rowAxis(context, box, shift + state.r0, shift + state.r1, 1,
+      state.order === "rate" ? "neuron, busiest first" : "neuron");
+  }
+}
+
+function drawCross(context, box) {
+  if (!state.cross) return;
+  const { step, row } = state.cross;
+  const x = box.x + ((step + 0.5 - state.t0) / (state.t1 - state.t0)) * box.width;
+  const y = box.y + ((row + 0.5 - state.r0) / (state.r1 - state.r0)) * box.height;
+  context.strokeStyle = ink("mark");
+  context.globalAlpha = 0.8;
+  line(context, x, box.y, x, box.y + box.height);
+  line(context, box.x, y, box.x + box.width, y);
+  context.globalAlpha = 1;
+}
+
+function describe(layer, countsAlone) {
+  const { rows, count } = rowsOf(layer);
+  const unit = state.order === "channel" ? "channels" : "neurons";
+  const shown = `${number(state.r1 - state.r0)} of ${number(rows)} ${unit}` +
+    (state.channel === null ? "" : ` of channel ${state.channel}`) +
+    (unit === "channels" ? ` (${number(count)} neurons)` : "");
+  const last = stepOf(state.t1 - 1);
+  const spikes = `${state.exact ? "" : "about "}${number(state.spikes)} spikes`;
+  at("window").textContent = `${shown}; steps ${number(stepOf(state.t0))} to ${number(last)}; ${spikes} `;
+  if (countsAlone) {
+    const note = document.createElement("span");
+    note.className = "note";
+    note.textContent = layer.about.countsOnly
+      ? "Only counts were recorded: rows are channels."
+      : run.served
+        ? "Too many spikes to ask for at once: rows are channels. Shorten the time."
+        : "Not all spikes of these steps are in this page, only counts: rows are channels.";
+    at("window").append(note);
+  }
+  state.note = at("window").querySelector(".note")?.textContent ?? "";
+  at("raster").setAttribute("aria-label", `Layer ${layer.about.name}`);
+}
+
+function readCross() {
+  const layer = state.layer;
+  const { step, row } = state.cross;
+  const neuron = neuronAt(layer, row);
+  const words = [`step ${number(stepOf(step))}`];
+  if (neuron === null || layer.missing(step, step + 1).length) {
+    const channel = state.order === "channel"
+      ? (state.channel ?? row) : Math.floor((neuron ?? 0) / layer.positions);
+    words.push(`channel ${channel}`);
+  } else {
+    words.push(layer.place(neuron), layer.fires(step, neuron) ? "fires" : "silent",
+      `rate ${layer.rate(neuron).toFixed(4)} / step`);
+  }
+  state.read = words.join(", ");
+  at("read").textContent = state.read;
+}
+
+const tell = (text) => (at("read").textContent = text);
+
+// Changes of the window; all keep it within the layer, a step and a row at least.
+function show({ t0 = state.t0, t1 = state.t1, r0 = state.r0, r1 = state.r1 }) {
+  const fit = (from, to, size) => {
+    const length = Math.min(size, Math.max(1, Math.round(to - from)));
+    const start = Math.min(size - length, Math.max(0, Math.round(from)));
+    return [start, start + length];
+  };
+  [state.t0, state.t1] = fit(t0, t1, run.steps);
+  [state.r0, state.r1] = fit(r0, r1, rowsOf(state.layer).rows);
+  schedule();
+}
+
+let scheduled = false;
+function schedule() {
+  if (scheduled) return;
+  scheduled = true;
+  requestAnimationFrame(() => {
+    scheduled = false;
+    draw();
+  });
+}
+
+function zoomTime(factor, around = (state.t0 + state.t1) / 2) {
+  const length = Math.max(1, (state.t1 - state.t0) * factor);
+  const share = (around - state.t0) / (state.t1 - state.t0);
+  show({ t0: around - share * length, t1: around + (1 - share) * length });
+}
+
+function zoomRows(factor, around = (state.r0 + state.r1) / 2) {
+  const length = Math.max(1, (state.r1 - state.r0) * factor);
+  const share = (around - state.r0) / (state.r1 - state.r0);
+  show({ r0: around - share * length, r1: around + (1 - share) * length });
+}
+
+function move(steps, rows) {
+  const wide = state.t1 - state.t0;
+  const tall = state.r1 - state.r0;
+  const by = (size, share) => Math.sign(share) * Math.max(1, Math.round(Math.abs(share) * size));
+  const t0 = Math.min(run.steps - wide, Math.max(0, state.t0 + by(wide, steps)));
+  const r0 = Math.min(rowsOf(state.layer).rows - tall, Math.max(0, state.r0 + by(tall, rows)));
+  show({ t0, t1: t0 + wide, r0, r1: r0 + tall });
+}
+
+function moveCross(steps, rows) {
+  const cross = state.cross ?? { step: (state.t0 + state.t1) >> 1, row: (state.r0 + state.r1) >> 1 };
+  const within = (value, from, to) => Math.min(to - 1, Math.max(from, value));
+  state.cross = { step: within(cross.step + steps, state.t0, state.t1),
+    row: within(cross.row + rows, state.r0, state.r1) };
+  readCross();
+  schedule();
+}
+
+const showAll = () => show({ t0: 0, t1: run.steps, r0: 0, r1: rowsOf(state.layer).rows });
+
+function setOrder(order) {
+  if (order === "rate" && !state.layer.totals) return tell("Rates of this many neurons are not in the page.");
+  state.order = order;
+  state.cross = null;
+  document.querySelector(`input[value="${order}"]`).checked = true;
+  show({ r0: 0, r1: rowsOf(state.layer).rows });
+}
+
+function setChannel(channel) {
+  state.channel = channel;
+  state.cross = null;
+  at("channel").value = channel ?? "";
+  show({ r0: 0, r1: rowsOf(state.layer).rows });
+  if (state.layer.totals) drawMaps(at("maps"), state.layer, state.channel, focused);
+}
+
+async function openLayer(index) {
+  const layer = layers[index];
+  await layer.open();
+  state.layer = layer;
+  state.channel = state.cross = null;
+  focused = 0;
+  at("channel").replaceChildren(new Option("all", ""),
+    ...Array.from({ length: layer.channels }, (_, c) => new Option(c, c)));
+  at("channel-label").hidden = layer.channels === 1;
+  document.querySelectorAll("#layers button").forEach((button, i) =>
+    button.setAttribute("aria-current", String(i === index)));
+  if (state.order === "rate" && !layer.totals) setOrder("neuron");
+  showFacts(layer);
+  show({ r0: 0, r1: rowsOf(layer).rows });
+  draw();
+}
+
+function showFacts(layer) {
+  const about = layer.about;
+  at("name").textContent = about.name;
+  const facts = [
+    ["shape", about.shape.join(" × ")], ["neurons", number(about.neurons)], ["spikes", number(about.spikes)],
+    ["rate, mean", about.rate_mean.toFixed(4)], ["rate, median", about.rate_median.toFixed(4)],
+    ["rate, 95 %", about.rate_p95.toFixed(4)], ["rate, largest", about.rate_max.toFixed(4)],
+    ["silent", percent(about.silent_share)], ["saturated", percent(about.saturated_share)],
+    ["burst", `${percent(about.burst)} at step ${number(about.burst_step)}`],
+  ];
+  if (about.threshold !== null) facts.push(["threshold", about.threshold.toPrecision(4)]);
+  if (about.decay !== null) facts.push(["decay", about.decay.toPrecision(4)]);
+  at("facts").replaceChildren(...facts.map(([name, value]) => {
+    const row = document.createElement("tr");
+    for (const text of [name, value]) row.insertCell().textContent = text;
+    return row;
+  }));
+  at("maps").hidden = !layer.totals;
+  at("map-read").textContent = layer.totals ? "" : "Too many neurons for maps in a page.";
+  if (layer.totals) drawMaps(at("maps"), layer, null, null);
+}
+
+// The list of layers, the words above, and the keys.
+function fillIn() {
+  document.title = `${run.file} - spikes`;
+  at("file").textContent = run.file;
+  at("about").textContent = `${run.status}; ${number(run.steps)} of ${number(run.planned)} steps` +
+    `${run.every > 1 ? `, one of ${run.every}` : ""}, ${1000 * run.dt} ms each`;
+  at("warnings").replaceChildren(...run.layers.flatMap((about) => about.warnings).map((warning) => {
+    const line = document.createElement("p");
+    line.textContent = warning;
+    return line;
+  }));
+  run.layers.forEach((about, index) => {
+    const item = document.createElement("li");
+    const button = document.createElement("button");
+    button.type = "button";
+    const name = document.createElement("b");
+    name.textContent = about.name;
+    const words = document.createElement("small");
+    words.textContent = `${about.shape.join(" × ")}, rate ${about.rate_mean.toFixed(4)}`;
+    const spark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    spark.setAttribute("viewBox", "0 0 100 24");
+    spark.setAttribute("preserveAspectRatio", "none");
+    spark.setAttribute("aria-hidden", "true");
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    path.setAttribute("d", sparkPath(about.trace));
+    spark.append(path);
+    button.append(name, words, spark);
+    button.addEventListener("click", () => openLayer(index));
+    item.append(button);
+    at("layers").append(item);
+  });
+  at("keys").replaceChildren(...KEYS.flatMap(([keys, meaning]) => {
+    const term = document.createElement("dt");
+    const text = document.createElement("dd");
+    term.textContent = keys;
+    text.textContent = meaning;
+    return [term, text];
+  }));
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  at("theme").textContent = theme === "dark" ? "Light" : "Dark";
+  if (!state.layer) return;
+  draw();
+  if (state.layer.totals) drawMaps(at("maps"), state.layer, state.channel, focused);
+}
+
+// Export: what the window shows, no more.
+function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+const windowName = (suffix) =>
+  `${run.file.replace(/\.[^.]*$/, "")}-${state.layer.about.name}-${stepOf(state.t0)}-${stepOf(state.t1 - 1)}.${suffix}`;
+
+function csvOf() {
+  const layer = state.layer;
+  const { edges, ranked } = pictureRows(layer, 1);
+  const neurons = Array.from({ length: edges[1] - edges[0] }, (_, i) => edges[0] + i)
+    .map((row) => (ranked ? ranked[row] : row))
+    .sort((a, b) => a - b);
+  const names = layer.axes.filter((axis) => axis !== "neuron");
+  const lines = [["step", "neuron", ...names].join(",")];
+  for (let step = state.t0; step < state.t1; step++)
+    for (const neuron of neurons)
+      if (layer.fires(step, neuron))
+        lines.push([stepOf(step), neuron, ...(names.length ? layer.position(neuron) : [])].join(","));
+  return `${lines.join("\n")}\n`;
+}
+
+function saveCsv() {
+  if (state.layer.missing(state.t0, state.t1).length)
+    return tell("Not all spikes of this window are here; shorten the time.");
+  if (state.spikes > 5e6) return tell("More than 5,000,000 spikes; shorten the time.");
+  save(new Blob([csvOf()], { type: "text/csv" }), windowName("csv"));
+}
+
+function savePng() {
+  const [raster, population] = [at("raster"), at("population")];
+  const sheet = new OffscreenCanvas(raster.width, raster.height + population.height);
+  const context = sheet.getContext("2d");
+  context.drawImage(raster, 0, 0);
+  context.drawImage(population, 0, raster.height);
+  sheet.convertToBlob().then((blob) => save(blob, windowName("png")));
+}
+
+// Wheel, drag and keys.
+let focused = 0;
+
+function pointed(event) {
+  const canvas = at("raster");
+  const bounds = canvas.getBoundingClientRect();
+  const box = inner(bounds.width, bounds.height);
+  const x = (event.clientX - bounds.left - box.x) / box.width;
+  const y = (event.clientY - bounds.top - box.y) / box.height;
+  return { step: state.t0 + x * (state.t1 - state.t0), row: state.r0 + y * (state.r1 - state.r0),
+    within: x >= 0 && x < 1 && y >= 0 && y < 1, box };
+}
+
+function followPointer() {
+  const canvas = at("raster");
+  let grabbed = null;
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    const { step, row } = pointed(event);
+    const turned = event.deltaY || event.deltaX; // Shift turns the wheel sideways in some browsers
+    if (event.shiftKey) zoomRows(turned > 0 ? 1.25 : 0.8, row);
+    else zoomTime(turned > 0 ? 1.25 : 0.8, step);
+  }, { passive: false });
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    grabbed = { x: event.clientX, y: event.clientY, t0: state.t0, r0: state.r0 };
+  });
+  canvas.addEventListener("pointerup", () => (grabbed = null));
+  canvas.addEventListener("pointermove", (event) => {
+    const { step, row, within, box } = pointed(event);
+    if (grabbed) {
+      const wide = state.t1 - state.t0;
+      const tall = state.r1 - state.r0;
+      const t0 = grabbed.t0 - ((event.clientX - grabbed.x) / box.width) * wide;
+      const r0 = grabbed.r0 - ((event.clientY - grabbed.y) / box.height) * tall;
+      show({ t0, t1: t0 + wide, r0, r1: r0 + tall });
+    } else if (within) {
+      state.cross = { step: Math.floor(step), row: Math.floor(row) };
+      readCross();
+      schedule();
+    }
+  });
+}
+
+const ACTIONS = {
+  ArrowLeft: () => move(-0.2, 0), ArrowRight: () => move(0.2, 0),
+  ArrowUp: () => move(0, -0.2), ArrowDown: () => move(0, 0.2),
+  "+": () => zoomTime(0.5), "=": () => zoomTime(0.5), "-": () => zoomTime(2),
+  "<": () => zoomRows(2), ">": () => zoomRows(0.5), 0: showAll,
+  n: () => setOrder("neuron"), c: () => setOrder("channel"), r: () => setOrder("rate"),
+  PageUp: () => openLayer(Math.max(0, state.layer.index - 1)),
+  PageDown: () => openLayer(Math.min(layers.length - 1, state.layer.index + 1)),
+  Escape: () => setChannel(null), s: saveCsv, p: savePng,
+  d: () => setTheme(isDark() ? "light" : "dark"), "?": toggleKeys,
+};
+const CROSS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+function toggleKeys() {
+  at("keys").hidden = !at("keys").hidden;
+  at("help").setAttribute("aria-expanded", String(!at("keys").hidden));
+}
+
+function followKeys() {
+  document.addEventListener("keydown", (event) => {
+    const element = event.target;
+    const typed = element.matches("select, input") || event.ctrlKey || event.metaKey || event.altKey;
+    if (typed || (element === at("maps") && (event.key in CROSS || event.key === "Enter"))) return;
+    const arrow = event.key in CROSS;
+    if (arrow && !event.shiftKey && element !== at("raster") && element !== document.body) return;
+    const action = arrow && event.shiftKey ? () => moveCross(...CROSS[event.key]) : ACTIONS[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  });
+  const maps = at("maps");
+  const look = (channel) => {
+    focused = Math.min(state.layer.channels - 1, Math.max(0, channel));
+    drawMaps(maps, state.layer, state.channel, focused);
+    const rates = Array.from({ length: state.layer.positions }, (_, i) =>
+      state.layer.rate(focused * state.layer.positions + i));
+    at("map-read").textContent = `channel ${focused}: rate ${(sum(rates) / rates.length).toFixed(4)} / step`;
+  };
+  maps.addEventListener("keydown", (event) => {
+    const across = mapGrid(state.layer, maps.clientWidth).across;
+    const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across }[event.key];
+    if (by) look(focused + by);
+    else if (event.key === "Enter") setChannel(state.layer.channels > 1 ? focused : null);
+    else return;
+    event.preventDefault();
+  });
+  const under = (event) => {
+    const bounds = maps.getBoundingClientRect();
+    const grid = mapGrid(state.layer, bounds.width);
+    const column = Math.floor((event.clientX - bounds.left) / grid.tile);
+    const channel = Math.floor((event.clientY - bounds.top) / grid.high) * grid.across + column;
+    return column < grid.across && channel < state.layer.channels ? channel : null;
+  };
+  maps.addEventListener("pointermove", (event) => under(event) !== null && look(under(event)));
+  maps.addEventListener("click", (event) => {
+    const channel = under(event);
+    if (channel !== null && state.layer.channels > 1) setChannel(channel === state.channel ? null : channel);
+  });
+}
+
+function followButtons() {
+  const clicks = { in: () => zoomTime(0.5), out: () => zoomTime(2), all: showAll, csv: saveCsv, png: savePng,
+    help: toggleKeys, theme: ACTIONS.d };
+  for (const [id, action] of Object.entries(clicks)) at(id).addEventListener("click", action);
+  at("orders").addEventListener("change", (event) => setOrder(event.target.value));
+  at("channel").addEventListener("change", (event) =>
+    setChannel(event.target.value === "" ? null : Number(event.target.value)));
+  window.addEventListener("resize", schedule);
+}
+
+async function start() {
+  setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  fillIn();
+  followPointer();
+  followKeys();
+  followButtons();
+  // The first layer that is not the input is what people come for.
+  await openLayer(Math.min(1, layers.length - 1));
+  window.__ready = true;
+}
+
+start().catch((error) => {
+  tell(`The page cannot show this file: ${error.message}`);
+  throw error;
+});
