@@ -114,6 +114,15 @@ class Raster(Mapping[str, LayerRaster]):
     def __len__(self) -> int:
         return len(self._layers)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from srcsnn.rasters.notebook import table_of  # it reads summaries, which read this
+
+        return table_of(self)
+
+    def __repr__(self) -> str:
+        return f"<Raster {str(self.path)!r}: {', '.join(self)}; {self.steps_valid} steps>"
+
     def close(self) -> None:
         """Closes the file; further calls do nothing."""
         self._file.close()

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import asdict
+from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -159,3 +160,17 @@ def test_saturated_neurons_are_named_but_not_of_the_input(summary_of, kind):
         () if kind == "input" else ("x: 20 % of neurons fire in more than half of the steps",)
     )
     assert summary_of(spikes, kind=kind).warnings == warnings
+
+
+def test_a_notebook_shows_a_table_with_sparklines(tmp_path, record):
+    spikes = np.zeros((30, 4), bool)
+    spikes[:5, :2] = True
+    record(tmp_path / "<i>.h5", {"<b>": spikes}, (LayerLayout("<b>", (4,), "linear"),))
+    with open_raster(tmp_path / "<i>.h5") as raster:
+        shown = raster._repr_html_()
+        assert repr(raster).endswith("<i>.h5': <b>; 30 steps>")
+    table = ElementTree.fromstring(f"<div>{shown}</div>")  # noqa: S314  # our own
+    assert table.find(".//caption").text == "<i>.h5: complete, 30 of 30 steps"
+    cells = [cell.text for cell in table.findall(".//td")]
+    assert cells == ["<b>", "4", "10", "0.0833", "50.0%", "0.0%", "█" * 5 + "▁" * 25]
+    assert [item.text for item in table.findall(".//li")] == ["<b>: 0 spikes after step 4"]
