@@ -22,6 +22,7 @@ docs: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.rasters
 
 # Made anew whenever the dependencies change.
 $(VENV)/ready: pyproject.toml setup.cfg

@@ -47,10 +47,10 @@ def view(
         with open_raster(raster) as opened:
             run(opened, port, lambda address: say(f"{opened.path}: {address} (Ctrl-C ends it)"))
         return
-    page = Path(raster).with_suffix(".html") if output is None else output
-    check_distinct({"the page": page}, read={"the raster to read": raster})
-    check_target(page, overwrite=overwrite, error=ConfigError)
     with open_raster(raster) as opened:
+        page = opened.path.with_suffix(".html") if output is None else output
+        check_distinct({"the page": page}, read={"the raster to read": raster})
+        check_target(page, overwrite=overwrite, error=ConfigError)
         windows = None if window is None else [_part(text, opened) for text in window]
         done = []
         write_atomically(

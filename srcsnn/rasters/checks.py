@@ -26,7 +26,7 @@ _RETRY = "copy the file again, or record again"
 
 def check_there(path: Path) -> None:
     """Raises a RasterError if there is no file to open."""
-    part = path.with_name(path.name + ".part")
+    part = Path(f"{path}.part")
     if not path.exists():
         hint = f"; there is {part.name}, of a run that was killed or goes on: open that"
         raise RasterError(f"{path}: no such file{hint if part.exists() else ''}")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -166,3 +167,83 @@ def test_a_port_that_is_taken_is_named(rasters, capsys):
         port = taken.getsockname()[1]
         assert command("view", rasters / "first.h5", "--serve", "--port", port) == 1
     assert f"cannot serve at port {port}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def bad_files(rasters, tmp_path):
+    """Files that cannot be shown, by what is wrong with them and what is to be said of it."""
+    whole = (rasters / "first.h5").read_bytes()
+    (tmp_path / "truncated.h5").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.h5").touch()
+    (tmp_path / "foreign.h5").write_text("steps,neurons\n1,2\n")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    for name, change in ("newer.h5", (2, 0)), ("older.h5", (0, 9)):
+        (tmp_path / name).write_bytes(whole)
+        with h5py.File(tmp_path / name, "r+") as file:
+            file.attrs["format_version"] = change
+    return {
+        "truncated.h5": "is cut short", "empty.h5": "is empty", "foreign.h5": "is not HDF5",
+        "other.h5": "not a raster file", "newer.h5": "update srcsnn", "older.h5": "damaged",
+        "nowhere.h5": "no such file", ".": "is a folder",
+    }  # fmt: skip
+
+
+SHOWING = (["inspect"], ["view"], ["plot", "-o", "x.png"], ["plot", "--maps", "-o", "maps.png"],
+           ["view", "-o", "x.html"])  # fmt: skip
+
+
+def test_bad_files_get_a_sentence_from_every_command(bad_files, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for file, message in bad_files.items():
+        for name, *more in SHOWING:
+            assert command(name, file, *more) == 1
+            told = capsys.readouterr().err
+            assert message in told
+            assert told.count("\n") == 1
+    assert not Path("x.png").exists()
+    assert not Path("x.html").exists()
+
+
+def test_a_file_that_is_being_written_is_told_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with HDF5Recorder("run.h5") as recorder:
+        recorder.begin(RasterLayout((LayerLayout("x", (40,), "linear"),), 600, 1e-3))
+        for _ in range(600):
+            recorder.record("x", np.ones(40, bool))
+        for name, *more in SHOWING:
+            words = [sys.executable, "-c", "from srcsnn.cli import main; main()", name]
+            done = subprocess.run(
+                [*words, "run.h5.part", *more], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 1
+            assert "run.h5.part: is being written by another process" in done.stderr
+
+
+def test_a_hundred_million_spikes_are_shown_in_little_memory(tmp_path, monkeypatch):
+    """45,000 neurons for 10,000 steps are 450 MB as bytes; nothing ever holds them all."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    pool = random.random((512, 50, 30, 30), np.float32) < 0.225
+    with HDF5Recorder("run.h5") as recorder:
+        recorder.begin(RasterLayout((LayerLayout("x", (50, 30, 30), "conv"),), 10_000, 1e-3))
+        for step in range(10_000):
+            recorder.record("x", pool[step % 512])
+    spikes = sum(int(pool[step % 512].sum()) for step in range(10_000))
+    assert spikes > 10**8
+    measure = (
+        "import re, sys\n"
+        "from srcsnn.cli import main\n"
+        "try: main()\n"
+        "finally:\n"
+        "    status = open('/proc/self/status').read()\n"
+        "    print(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1], file=sys.stderr)\n"
+    )
+    for name, *more in SHOWING:
+        done = subprocess.run(
+            [sys.executable, "-c", measure, name, "run.h5", *more],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert name != "inspect" or f"{spikes:,}" in done.stdout
+        assert int(done.stderr.split()[-1]) < 300_000  # kB; Matplotlib alone takes 100,000
