@@ -358,6 +358,10 @@ def test_tune_decides_by_training_images_alone(night, tmp_path, capsys):
     ]
     assert results[0] != results[1]  # the test images did differ
     assert (first / "search.png").stat().st_size > 5000
+    assert command(*words, "-o", first) == 0
+    assert "nothing new was tried" in capsys.readouterr().out
+    assert command(*words, "-o", first, "--study", second / "study.db") == 2
+    assert "is of the study" in capsys.readouterr().err
     (first / "study.db").unlink()  # what is left there may be of anything
     assert command(*words, "-o", first) == 2
     assert "result.json is there, but not" in capsys.readouterr().err

@@ -137,14 +137,17 @@ def test_a_study_of_something_else_is_refused(digits, tmp_path):
     (tmp_path / "no.db").write_text("no database")
     with pytest.raises(ConfigError, match=r"no\.db: cannot be opened"):
         look(digits, trials=1, study=tmp_path / "no.db")
+    with pytest.raises(ConfigError, match="in a folder that is there"):
+        look(digits, trials=1, study=tmp_path / "nowhere" / "study.db")
     with pytest.raises(ConfigError, match="whose driver is installed"):
         look(digits, trials=1, study="nosuch://host/name")
 
 
-def test_processes_share_a_study(digits, tmp_path):
+@pytest.mark.parametrize("scheme", ["", "sqlite:///"])
+def test_processes_share_a_study(digits, tmp_path, scheme):
     told = []
     found = look(
-        digits, trials=6, study=tmp_path / "study.db", workers=2,
+        digits, trials=6, study=f"{scheme}{tmp_path / 'study.db'}", workers=2,
         progress=lambda *what: told.append(what),
     )  # fmt: skip
     assert len(found.candidates) in (6, 7)  # each may have begun one more

@@ -90,21 +90,19 @@ def tune(
     except OSError as cause:
         raise SrcsnnError(f"cannot make the folder {folder}: {cause.strerror}") from cause
     results_file, kept = folder / "result.json", study or str(folder / "study.db")
-    if results_file.exists() and "://" not in kept and not Path(kept).exists():
-        raise ConfigError(
-            f"{results_file} is there, but not {kept}, the study that it would be of; give a new "
-            "folder"
-        )
+    _check_results(results_file, kept)
     output = check_output(folder / f"tuned{loaded.path.suffix}", loaded, overwrite=True)
     model = load_model(arch, loaded)
     if fit_head and not any(isinstance(module, nn.Linear) for module in model.modules()):
         say("the network has no linear layer, so that no head is fitted")
         fit_head = False
     images = load_images(data, "train", data_root, download)
-    begun = time.monotonic()
+    begun, tried = time.monotonic(), 0
     with progress("searching") as show:
 
         def tell(done: int, total: int) -> None:
+            nonlocal tried
+            tried += 1
             late = (time.monotonic() - begun) / (60 * minutes) if minutes else 1.0
             show(round(1000 * min(1.0, max(done / total, late))), 1000)
 
@@ -127,6 +125,11 @@ def tune(
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"{kept} keeps what was tried; the same command goes on from there")
             raise
+    if found.candidates and not tried and minutes:
+        say(
+            f"{kept} has {len(found.candidates)} settings already, as many as --trials asks for; "
+            "nothing new was tried"
+        )
     search_figure(found, folder / "search.png")
     best = found.best
     failures = [candidate.failure for candidate in found.candidates if candidate.failure]
@@ -152,6 +155,7 @@ def tune(
         "fit_epochs": best.fit_epochs,
         "seed": seed,
         "tried": len(found.candidates),
+        "study": kept,
     }
     save_checkpoint(output, loaded, network, origin, overwrite=True)
     test = load_images(data, "test", data_root, download)
@@ -171,3 +175,23 @@ def tune(
         say(f"its linear layers were fitted after sleep, for {best.fit_epochs} passes")
     say(f"in {folder}/: {output.name}, config.toml, result.json, accuracy.png, search.png")
     say(f"{kept} keeps what was tried; the same command with more --trials or --minutes goes on")
+
+
+def _check_results(results: Path, study: str) -> None:
+    """Refuses a folder whose results are of another study than the one to go on with."""
+    from json import loads
+
+    from srcsnn.errors import ConfigError
+
+    if not results.exists():
+        return
+    if "://" not in study and not Path(study).exists():
+        raise ConfigError(
+            f"{results} is there, but not {study}, the study that it would be of; give a new folder"
+        )
+    try:
+        of = loads(results.read_text()).get("study", study)
+    except (ValueError, AttributeError) as cause:
+        raise ConfigError(f"{results} is not of this command; give a new folder") from cause
+    if of != study:
+        raise ConfigError(f"{results} is of the study {of}, not {study}; give a new folder")

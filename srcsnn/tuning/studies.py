@@ -40,9 +40,10 @@ def open_study(store: Store) -> optuna.Study:
         study = _create(store.place)
     # The errors of every database's driver, and that a driver is missing.
     except Exception as cause:
+        why = next(iter(str(cause).splitlines()), type(cause).__name__)
         raise ConfigError(
-            f"study {store.place}: cannot be opened: {str(cause).splitlines()[0]}; right would be "
-            "the name of an SQLite file or the URL of a database whose driver is installed"
+            f"study {store.place}: cannot be opened: {why}; right would be the name of an SQLite "
+            "file in a folder that is there, or the URL of a database whose driver is installed"
         ) from cause
     wanted = {**store.identity, "population": str(store.population)}
     found = study.user_attrs.get("of")
@@ -72,9 +73,8 @@ def _create(place: str | Path | None, patience: int = 20) -> optuna.Study:
 def _storage(place: str | Path | None) -> optuna.storages.BaseStorage | None:
     if place is None:
         return None
-    url = str(place)
-    if "://" not in url:
+    url = str(place) if "://" in str(place) else f"sqlite:///{Path(place)}"
+    if url.startswith("sqlite"):
         # Processes wait for each other's writing instead of giving up.
-        engine = {"connect_args": {"timeout": 60}}
-        return optuna.storages.RDBStorage(f"sqlite:///{Path(place)}", engine_kwargs=engine)
+        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
     return optuna.storages.RDBStorage(url)

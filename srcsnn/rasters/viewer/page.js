@@ -133,7 +133,7 @@ function axes(context, layer, box, countsAlone) {
   context.strokeRect(box.x - 0.5, box.y - 0.5, box.width + 1, box.height + 1);
   timeAxis(context, box, state.t0, state.t1, run.every);
   const { rows, first } = rowsOf(layer);
-  const many = layer.about.shape.length > 1 && layer.channels > 1;
+  const many = layer.channels > 1 && state.channel === null;
   if (state.order === "channel" || countsAlone) {
     const from = first / layer.positions;
     const scale = (state.channel === null ? layer.channels : 1) / rows;
