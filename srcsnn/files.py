@@ -4,8 +4,8 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from os.path import exists
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,7 @@ __all__ = [
     "check_distinct",
     "check_target",
     "json_text",
+    "replacing",
     "write_atomically",
     "write_json",
     "write_text",
@@ -74,13 +75,9 @@ def check_distinct(
             raise ConfigError(f"{path} is both {other} and {what}; give each a file of its own")
 
 
-def write_atomically(
-    path: str | Path,
-    write: Callable[[BinaryIO], object],
-    *,
-    error: type[SrcsnnError] = SrcsnnError,
-) -> None:
-    """Writes a file so that its name only ever shows the old content or the whole new one.
+@contextmanager
+def replacing(path: str | Path, *, error: type[SrcsnnError] = SrcsnnError) -> Iterator[Path]:
+    """A place to write a file to, whose name only ever shows the old content or the whole new one.
 
     The content goes to a temporary file in the same folder, to the disk, and only then under its
     name. Whatever interrupts it, a full disk or Ctrl-C, the temporary file is removed and a file
@@ -88,8 +85,10 @@ def write_atomically(
 
     Args:
         path: the file to be written.
-        write: is given a binary file to write to; what it raises is passed on.
         error: what to raise when the disk or the folder refuses.
+
+    Yields:
+        Where the block must write the file, and close it; nothing is there yet.
 
     Raises:
         SrcsnnError: (or the given `error`) for whatever `check_target` finds, and for a full disk.
@@ -98,9 +97,8 @@ def write_atomically(
     # Not by tempfile: its files are readable by their owner only, and would stay so.
     temporary = target.with_name(f".srcsnn-{secrets.token_hex(8)}.part")
     try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
         _sync_folder(target.parent)
@@ -111,6 +109,26 @@ def write_atomically(
     except BaseException:
         _remove(temporary)
         raise
+
+
+def write_atomically(
+    path: str | Path,
+    write: Callable[[BinaryIO], object],
+    *,
+    error: type[SrcsnnError] = SrcsnnError,
+) -> None:
+    """Writes a file as `replacing` does.
+
+    Args:
+        path: the file to be written.
+        write: is given a binary file to write to; what it raises is passed on.
+        error: what to raise when the disk or the folder refuses.
+
+    Raises:
+        SrcsnnError: (or the given `error`) for whatever `check_target` finds, and for a full disk.
+    """
+    with replacing(path, error=error) as temporary, open(temporary, "xb") as file:
+        write(file)
 
 
 def write_text(path: str | Path, text: str, *, error: type[SrcsnnError] = SrcsnnError) -> None:
