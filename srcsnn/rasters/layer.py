@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _BYTES_AT_ONCE = 16 * 1024**2
+_EVENTS_AT_ONCE = 1024**2
 
 
 class LayerRaster:
@@ -275,9 +276,28 @@ class LayerRaster:
         numbers = np.arange(self.neurons).reshape(self.shape)[picks].ravel()
         when = self.steps
         for part in self._parts(max(1, numbers.size), steps):
-            block = self.spikes(part, channels, rows, cols)
-            row, column = np.nonzero(block.reshape(len(block), -1))
-            yield Events(when[part][row], numbers[column])
+            block = self.spikes(part, channels, rows, cols).reshape(-1, numbers.size)
+            # A spike is a byte of the block, and 32 on its way to be an event.
+            length = max(1, _EVENTS_AT_ONCE // max(1, numbers.size))
+            for first in range(0, len(block), length):
+                row, column = np.nonzero(block[first : first + length])
+                yield Events(when[part][first : first + length][row], numbers[column])
+
+    def slabs(self) -> Iterator[slice]:
+        """Cuts the channels so that the parts lie in different chunks of the file.
+
+        Who reads one slab after the other, each for all steps, reads no chunk twice.
+
+        Yields:
+            Selections for `channels`, which cover all of them; one for all without spikes or where
+            channels share their rows of bits.
+        """
+        channels = self.shape[0]
+        height = channels
+        if self._bits is not None and packing_of(self.shape).per_channel:
+            height = self._bits.chunks[1]
+        for first in range(0, channels, height):
+            yield slice(first, min(first + height, channels))
 
     def isi(self) -> Intervals:
         """Intervals between consecutive spikes of the same neuron, in steps of the run.

@@ -56,6 +56,7 @@ class Raster(Mapping[str, LayerRaster]):
             killed".
         dt_s: Length of a step in seconds.
         every: Every how many steps of the run one was recorded.
+        created: When the recording began, ISO 8601, UTC; empty if not noted.
         provenance: Configuration, seeds and versions, as noted by the run.
     """
 
@@ -74,6 +75,7 @@ class Raster(Mapping[str, LayerRaster]):
             self.status = "recording or killed"
         if self.steps_valid < 1:
             checked.refuse(f"holds no whole step ({self.status}); record again")
+        self.created = checked.text(file, "created", "")
         self.provenance = checked.provenance()
         groups = checked.group(file, "layers")
         layers = [(name, checked.group(groups, name)) for name in groups]
