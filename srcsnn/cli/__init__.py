@@ -10,7 +10,20 @@ from importlib.metadata import version
 
 import typer
 
-from srcsnn.cli import demo, evaluate, export, info, inspect, plot, sleep, train, tune, verify, view
+from srcsnn.cli import (
+    demo,
+    evaluate,
+    export,
+    export_raster,
+    info,
+    inspect,
+    plot,
+    sleep,
+    train,
+    tune,
+    verify,
+    view,
+)
 from srcsnn.cli.console import interruptible, report_errors
 
 __all__ = ["app", "main"]
@@ -27,7 +40,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     demo.demo, train.train, verify.verify, info.info, sleep.sleep, tune.tune, evaluate.evaluate,
-    inspect.inspect, plot.plot, view.view, export.export,
+    inspect.inspect, plot.plot, view.view, export_raster.export_raster, export.export,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(epilog=sys.modules[command.__module__].EXAMPLES)(interruptible(command))
