@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import h5py
 import libsonata
+import neo
 import numpy as np
 import pynapple
 import pynwb
@@ -88,7 +89,7 @@ def test_nwb_leaves_out_an_axis_that_no_layer_has(run, tmp_path):
     export(run[0], tmp_path / "run.nwb", "line", "fc")
     with pynwb.NWBHDF5IO(tmp_path / "run.nwb", "r") as io:
         columns = io.read().units.colnames
-    assert columns == ("spike_times", "layer", "neuron", "channel", "x")
+    assert columns == ("spike_times", "obs_intervals", "layer", "neuron", "channel", "x")
 
 
 def test_nwb_is_the_same_in_many_small_pieces(run, tmp_path, monkeypatch):
@@ -112,6 +113,17 @@ def test_nwb_opens_in_pynapple(run, tmp_path):
     trains = spikes["features.0"].reshape(len(steps), -1).T
     for unit, train in zip(of_layer.values(), trains, strict=True):
         np.testing.assert_array_equal(np.rint(unit.t / DT_S), steps[train])
+
+
+def test_nwb_opens_in_neo(run, tmp_path):
+    path, spikes, steps = run
+    export(path, tmp_path / "run.nwb", "silent", "fc")  # in network order all the same
+    (block,) = neo.io.NWBIO(str(tmp_path / "run.nwb"), mode="r").read_all_blocks()
+    trains = block.segments[0].spiketrains
+    wanted = np.hstack([spikes[name].reshape(len(steps), -1) for name in ("fc", "silent")]).T
+    for found, train in zip(trains, wanted, strict=True):
+        assert found.t_stop.rescale("s").item() == (steps[-1] + 1) * DT_S
+        np.testing.assert_array_equal(np.rint(found.rescale("s").magnitude / DT_S), steps[train])
 
 
 def test_sonata_holds_a_population_for_each_layer(run, tmp_path):
@@ -165,6 +177,22 @@ def test_one_layer_gets_the_name_of_the_output(run, tmp_path):
     with open(tmp_path / "spikes", "rb") as file:
         found = scipy.sparse.load_npz(file)
     np.testing.assert_array_equal(found.toarray(), spikes["fc"])
+
+
+def test_what_a_killed_run_has_left_is_exported_up_to_its_last_valid_step(tmp_path, draw, record):
+    fc, part, spikes = LAYERS[-1:], tmp_path / "run.h5.part", draw(100, LAYERS[-1:])
+    record(part, spikes, fc, dt_s=DT_S)
+    with h5py.File(part, "r+") as file:
+        file["steps_valid"][0], file["counts_rows"][...], file["complete"][0] = 60, -1, 0
+    for name in "run.nwb", "run.sonata.h5", "run.npz":
+        export(part, tmp_path / name)
+    valid = {"fc": spikes["fc"][:60]}
+    with pynwb.NWBHDF5IO(tmp_path / "run.nwb", "r") as io:
+        check_units(io.read().units, valid, np.arange(60))
+    ids = libsonata.SpikeReader(str(tmp_path / "run.sonata.h5"))["fc"].get_dict()["node_ids"]
+    np.testing.assert_array_equal(ids, np.nonzero(valid["fc"])[1])
+    matrix = scipy.sparse.load_npz(tmp_path / "run.npz")
+    np.testing.assert_array_equal(matrix.toarray(), valid["fc"])
 
 
 @pytest.mark.parametrize("dt_s", [1e-3, 7e-4, 1e-4, 1 / 30_000, 0.1])

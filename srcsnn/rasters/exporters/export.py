@@ -40,7 +40,7 @@ class Format:
 
 
 FORMATS = {
-    "nwb": Format(".nwb", write_nwb, spike_bytes=8, neuron_bytes=80, needs="pynwb"),
+    "nwb": Format(".nwb", write_nwb, spike_bytes=8, neuron_bytes=104, needs="pynwb"),
     "sonata": Format(".sonata.h5", write_sonata, spike_bytes=16),
     # Compressed; measured: 1.4 if one neuron in ten fires or more, 2.5 if one in a thousand does.
     "csr": Format(".npz", write_csr, spike_bytes=2, one_layer=True),

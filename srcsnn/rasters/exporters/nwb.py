@@ -61,7 +61,7 @@ def write_nwb(raster: Raster, layers: Sequence[LayerRaster], path: Path) -> None
         session_start_time=_created(raster),
         notes=json.dumps(_notes(raster, layers), ensure_ascii=False),
     )
-    nwb.units = _units(layers, ends, raster.dt_s)
+    nwb.units = _units(raster, layers, ends)
     with h5py.File(path, "w") as file, NWBHDF5IO(file=file, mode="w") as io:
         io.write(nwb)
         times, first = file["units/spike_times"], 0
@@ -93,7 +93,7 @@ def _notes(raster: Raster, layers: Sequence[LayerRaster]) -> dict[str, Any]:
     }
 
 
-def _units(layers: Sequence[LayerRaster], ends: npt.NDArray[np.int64], dt_s: float) -> Any:  # noqa: ANN401
+def _units(raster: Raster, layers: Sequence[LayerRaster], ends: npt.NDArray[np.int64]) -> Any:  # noqa: ANN401
     """The table, with room for the spike times; pynwb ships no types."""
     from hdmf.common import ElementIdentifiers, VectorData, VectorIndex
     from pynwb import H5DataIO
@@ -104,27 +104,43 @@ def _units(layers: Sequence[LayerRaster], ends: npt.NDArray[np.int64], dt_s: flo
         description="times of spikes: step times resolution",
         data=H5DataIO(shape=(int(ends[-1]),), dtype=np.dtype("<f8")),
     )
-    names = [name for layer in layers for name in [layer.name] * layer.neurons]
-    numbers = np.concatenate([np.arange(layer.neurons, dtype=np.int32) for layer in layers])
+    # Neo opens no unit without.
+    begin, end = raster.steps[0] * raster.dt_s, (raster.steps[-1] + 1) * raster.dt_s
+    observed = VectorData(
+        name="obs_intervals",
+        description="from the first recorded step to the end of the last",
+        data=np.tile((begin, end), (len(ends), 1)),
+    )
     columns = [
         times,
         VectorIndex(name="spike_times_index", target=times, data=ends.astype(np.uint64)),
-        VectorData(name="layer", description="qualified name in the network", data=names),
-        VectorData(name="neuron", description="number in C order of the layer", data=numbers),
+        observed,
+        VectorIndex(name="obs_intervals_index", target=observed, data=np.arange(1, len(ends) + 1)),
+        *(
+            VectorData(name=name, description=text, data=data)
+            for name, text, data in _whose(layers)
+        ),
     ]
+    return Units(
+        name="units",
+        description="every neuron of every layer, those without a spike too",
+        id=ElementIdentifiers(name="id", data=np.arange(len(ends))),
+        columns=columns,
+        resolution=raster.dt_s,
+    )
+
+
+def _whose(layers: Sequence[LayerRaster]) -> Iterator[tuple[str, str, npt.ArrayLike]]:
+    """Name, description and contents of the columns that say which neuron a unit is."""
+    names = [name for layer in layers for name in [layer.name] * layer.neurons]
+    yield "layer", "qualified name in the network", names
+    numbers = np.concatenate([np.arange(layer.neurons, dtype=np.int32) for layer in layers])
+    yield "neuron", "number in C order of the layer", numbers
     places = [_places(layer.shape) for layer in layers]
     for axis, meaning in _PLACES.items():
         place = np.concatenate([of_layer[axis] for of_layer in places])
         if place.max() >= 0:
-            columns.append(VectorData(name=axis, description=f"{meaning}; -1 without", data=place))
-    identifiers = ElementIdentifiers(name="id", data=np.arange(len(ends)))
-    return Units(
-        name="units",
-        description="every neuron of every layer, those without a spike too",
-        id=identifiers,
-        columns=columns,
-        resolution=dt_s,
-    )
+            yield axis, f"{meaning}; -1 without", place
 
 
 def _places(shape: tuple[int, ...]) -> dict[str, npt.NDArray[np.int32]]:
