@@ -18,9 +18,11 @@ from srcsnn.cli import (
     info,
     inspect,
     plot,
+    repair,
     sleep,
     train,
     tune,
+    validate,
     verify,
     view,
 )
@@ -40,7 +42,8 @@ app = typer.Typer(
 )
 COMMANDS = (
     demo.demo, train.train, verify.verify, info.info, sleep.sleep, tune.tune, evaluate.evaluate,
-    inspect.inspect, plot.plot, view.view, export_raster.export_raster, export.export,
+    inspect.inspect, plot.plot, view.view, validate.validate, repair.repair,
+    export_raster.export_raster, export.export,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(epilog=sys.modules[command.__module__].EXAMPLES)(interruptible(command))

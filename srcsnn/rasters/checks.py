@@ -47,6 +47,19 @@ def why_not_opened(path: Path, error: Exception) -> str:
     return f"{path}: is damaged and HDF5 cannot open it; {_RETRY}"
 
 
+def open_file(path: Path) -> Any:
+    """The file, open for reading; what hinders it is a RasterError."""
+    check_there(path)
+    try:
+        return h5py.File(path, "r")
+    except BlockingIOError as error:
+        raise RasterError(
+            f"{path}: is being written by another process; wait until it ends, or read a copy"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise RasterError(why_not_opened(path, error)) from error
+
+
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
     """Turns what h5py raises on damaged contents into a RasterError that names the file."""

@@ -7,12 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from srcsnn.errors import RasterError
-from srcsnn.rasters.checks import Checked, check_there, damage_named, why_not_opened
+from srcsnn.rasters.checks import Checked, damage_named, open_file
 from srcsnn.rasters.layer import LayerRaster
 
 
@@ -27,15 +26,7 @@ def open_raster(path: str | os.PathLike[str]) -> "Raster":
             single whole step, or still being written.
     """
     path = Path(path)
-    check_there(path)
-    try:
-        file = h5py.File(path, "r")
-    except BlockingIOError as error:
-        raise RasterError(
-            f"{path}: is being written by another process; wait until it ends, or read a copy"
-        ) from error
-    except (OSError, RuntimeError) as error:
-        raise RasterError(why_not_opened(path, error)) from error
+    file = open_file(path)
     try:
         with damage_named(path):
             return Raster(file, path)

@@ -1,0 +1,186 @@
+"""Saves what an interrupted run, or a damaged disk, has left of a raster file.
+
+The file is copied and the copy finished: rows that are not exact in every layer are cut off, totals
+added up, and the status says what happened. What is saved passes `validate`. `Any`: h5py ships no
+types.
+"""
+# ruff: noqa: ANN401
+
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from srcsnn.errors import RasterError
+from srcsnn.files import replacing
+from srcsnn.rasters.checks import Checked, damage_named, open_file
+from srcsnn.rasters.layout import channels_of, unpack
+from srcsnn.rasters.validation import validate
+
+_LARGEST_CHUNK = 64 * 1024**2
+
+Totals = dict[str, npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Salvage:
+    """What was saved.
+
+    Attributes:
+        rows: Recorded steps in the new file.
+        lost: Recorded steps that the old one promised beyond these.
+        status: Of the new file.
+    """
+
+    rows: int
+    lost: int
+    status: str
+
+
+def repair(path: str | Path, output: str | Path) -> Salvage | None:
+    """Writes a valid file with all rows that are exact in every layer.
+
+    Args:
+        path: A `.part` that a killed run has left, or a damaged file; it stays as it is.
+        output: The file to write; one that is there is replaced.
+
+    Returns:
+        What was saved; None, and nothing is written, if the file is valid and was closed.
+
+    Raises:
+        RasterError: If it cannot be opened, is no raster file, or nothing can be saved.
+    """
+    path = Path(path)
+    with open_file(path) as file, damage_named(path):
+        checked = Checked(file, path)
+        checked.check_format()
+        promised = checked.small("steps_valid", (1,))[0]
+        every = checked.whole(file, "every", 1)
+        before = checked.status()
+        if before not in ("", "recording") and not validate(path).violations:
+            return None
+        rows, totals = _exact_rows(checked, promised, every)
+    if rows == 0:
+        raise RasterError(f"{path}: nothing can be saved: no step is whole in every layer")
+    status = _status(before, rows, promised, every)
+    with replacing(output, error=RasterError) as copy:
+        shutil.copyfile(path, copy)
+        with h5py.File(copy, "r+") as file, damage_named(path):
+            _finish(file, rows, totals, status)
+        wrong = validate(copy).violations
+        if wrong:
+            raise RasterError(f"{path}: cannot be repaired: {wrong[0]}")
+    return Salvage(rows, promised - rows, status)
+
+
+def _status(before: str, rows: int, promised: int, every: int) -> str:
+    if rows == promised and before not in ("", "recording"):
+        return before
+    why = "later steps were lost" if rows < promised else "killed while recording"
+    return f"aborted at step {(rows - 1) * every + 1}: {why}"
+
+
+def _exact_rows(checked: Checked, promised: int, every: int) -> tuple[int, Totals]:
+    """How many rows from the first on are exact, and the spikes of each neuron in them."""
+    groups = dict(checked.group(checked.file, "layers"))
+    layers = {name: checked.shape(group) for name, group in groups.items()}
+    for name, shape in layers.items():
+        checked.counts_n(groups[name], "counts_n", shape)  # as large in the file as it says
+    totals: Totals = {
+        name: np.zeros(shape, np.int64) for name, shape in layers.items() if "bits" in groups[name]
+    }
+    if len(totals) < len(layers):
+        return _counted_rows(checked, groups, promised), {}
+    rows = 0
+    for part in _parts(groups, promised):
+        blocks = {name: _spikes(groups[name], shape, part) for name, shape in layers.items()}
+        exact = min(map(len, blocks.values()))
+        if every > 1:
+            steps = _read(checked.file["steps"], part)
+            wrong = np.flatnonzero(steps != every * np.arange(rows, rows + len(steps)))
+            exact = min(exact, wrong[0] if len(wrong) else len(steps))
+        for name, spikes in blocks.items():
+            totals[name] += spikes[:exact].sum(axis=0)
+        rows += exact
+        if rows < part.stop:
+            break
+    return rows, totals
+
+
+def _counted_rows(checked: Checked, groups: dict[str, Any], promised: int) -> int:
+    """Rows where only counts were kept: all or none, as totals of neurons cannot be cut."""
+    for part in _parts(groups, promised):
+        for name, group in groups.items():
+            if len(_read(group["counts_ct"], part)) < part.stop - part.start:
+                checked.refuse(
+                    f"nothing can be saved: counts of layer {name} behind row {part.start} are "
+                    "lost, and without spikes the totals of its neurons cannot be counted again"
+                )
+    return promised
+
+
+def _parts(groups: dict[str, Any], promised: int) -> Iterator[slice]:
+    """Rows as they were written, a block at a time."""
+    length = max(group["counts_ct"].chunks[0] for group in groups.values())
+    for first in range(0, promised, length):
+        yield slice(first, min(promised, first + length))
+
+
+def _spikes(group: Any, shape: tuple[int, ...], part: slice) -> npt.NDArray[np.bool_]:
+    """Spikes of some rows, (T, *shape), up to the first that its counts do not confirm."""
+    packed, counts = _read(group["bits"], part), _read(group["counts_ct"], part)
+    length = min(len(packed), len(counts))
+    spikes = unpack(packed[:length], shape)
+    channels = channels_of(shape)
+    found = spikes.reshape(length, channels, math.prod(shape) // channels).sum(axis=2)
+    wrong = np.flatnonzero((found != counts[:length]).any(axis=1))
+    return spikes[: wrong[0] if len(wrong) else length]
+
+
+def _read(dataset: Any, part: slice) -> npt.NDArray[Any]:
+    """Rows of a dataset up to the first chunk that is missing or cannot be read."""
+    whole = [dataset[0:0]]
+    for rows in _chunk_rows(dataset, part):
+        try:
+            whole.append(dataset[rows])
+        except OSError:
+            break
+    return np.concatenate(whole)
+
+
+def _chunk_rows(dataset: Any, part: slice) -> Iterator[slice]:
+    """The part cut at the chunks' edges, as long as all chunks are in the file."""
+    if math.prod(dataset.chunks) * dataset.dtype.itemsize > _LARGEST_CHUNK:
+        return
+    height = dataset.chunks[0]
+    inner = [range(0, n, c) for n, c in zip(dataset.shape[1:], dataset.chunks[1:], strict=True)]
+    for first in range(part.start, min(part.stop, dataset.shape[0]), height):
+        for corner in product(*inner):
+            if dataset.id.get_chunk_info_by_coord((first, *corner)).byte_offset is None:
+                return
+        yield slice(first, min(first + height, part.stop, dataset.shape[0]))
+
+
+def _finish(file: Any, rows: int, totals: Totals, status: str) -> None:
+    """Does to a file what closing it would have done."""
+    for name, group in file["layers"].items():
+        for growing in ("bits", "counts_ct"):
+            if growing in group:
+                group[growing].resize(rows, axis=0)
+        if name in totals:
+            group["counts_n"][...] = totals[name]
+        elif file["counts_rows"][0] != rows:
+            group["counts_n"][...] = group["counts_n_alt"][...]
+    if "steps" in file:
+        file["steps"].resize(rows, axis=0)
+    file["steps_valid"][0] = rows
+    file["counts_rows"][...] = (rows, -1)
+    file["complete"][0] = int(status == "complete")
+    file["status"][()] = np.bytes_(status.encode())
