@@ -50,7 +50,7 @@ seconds = time.monotonic() - started
 moments = random.Random(0)
 for kill in range(kills):
     pid = sleeping(f"{kill}.h5")
-    time.sleep(moments.uniform(0, 0.9 * seconds))
+    time.sleep(moments.uniform(0, 0.8 * seconds))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 """
@@ -60,19 +60,24 @@ for kill in range(kills):
 @pytest.mark.timeout(60 + 30 * KILLS)
 def test_what_is_killed_is_exact_up_to_its_last_block(tmp_path, record_property):
     subprocess.run([sys.executable, "-c", RUN, str(tmp_path), str(KILLS)], check=True)
-    kept = []
+    kept, finished = [], 0
     with h5py.File(tmp_path / "whole.h5") as whole:
         assert whole["complete"][0] == 1
         assert whole["layers/conv2/counts_n"][...].sum() > 1000
         for kill in range(KILLS):
             killed = tmp_path / f"{kill}.h5.part"
+            if not killed.exists():  # it was faster than the unbroken run
+                assert compared(tmp_path / f"{kill}.h5", whole) == 4000
+                finished += 1
+                continue
             kept.append(compared(killed, whole))
             assert validate(killed).violations == () or kept[-1] == 0
             if kept[-1]:
                 assert repair(killed, tmp_path / "saved.h5").rows == kept[-1]
     record_property("kept", kept)
-    print(f"kept of 4,000 steps: {sorted(kept)}")
+    print(f"kept of 4,000 steps: {sorted(kept)}; {finished} had finished")
     assert max(kept) > 0
+    assert len(kept) >= KILLS // 2
 
 
 def compared(path, whole):
