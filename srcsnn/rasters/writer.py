@@ -95,12 +95,18 @@ class RasterFile:
         self.totals = {layer.name: np.zeros(layer.shape, np.uint32) for layer in layers}
         config = provenance_json(layout.provenance)
         require_space(path.parent, 0, schema_bytes(layers, config))
+        # Until the first flush HDF5 could not open it again, so it has no name that people know.
+        begun = path.with_name(f".{path.name}.new")
         # Superblock version 0: a file that was never closed opens with any reader. The versions
         # that carry a "being written" mark refuse that.
-        self._file = h5py.File(path, "w", libver=("earliest", "v108"))
-        with self._abandon_on_error():
-            self._datasets = create_schema(self._file, layout, policy, block_steps, config)
-            self._file.flush()
+        self._file = h5py.File(begun, "w", libver=("earliest", "v108"))
+        try:
+            with self._abandon_on_error():
+                self._datasets = create_schema(self._file, layout, policy, block_steps, config)
+                self._file.flush()
+                begun.replace(path)
+        finally:
+            begun.unlink(missing_ok=True)
 
     def append(self, block: Block) -> None:
         """Writes a block: first its data, then, when that is safe, the number of valid rows.
