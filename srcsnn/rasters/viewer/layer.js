@@ -25,8 +25,9 @@ class Layer {
     this.words = Math.ceil(this.neurons / 32);
     this.blocks = new Map(); // first step -> words of its steps, a bit for each neuron
     this.ranked = new Map(); // channel or null -> its neurons from the busiest on
-    this.cached = { key: null, cells: new Map(), bits: new Map() };
     this.opened = null;
+    this.asked = Promise.resolve();
+    this.rest();
   }
 
   open() {
@@ -51,6 +52,11 @@ class Layer {
     );
   }
 
+  // Forgets what was only worked out to draw it.
+  rest() {
+    this.cached = { key: null, ranked: null, cells: new Map(), bits: new Map() };
+  }
+
   // First steps of the blocks of a window whose spikes are not here.
   missing(t0, t1) {
     const size = this.run.block;
@@ -65,7 +71,13 @@ class Layer {
     return this.run.served && !this.about.countsOnly && bytes <= SERVED_BYTES;
   }
 
-  async ask(firsts) {
+  // Asks the server for blocks, those that are on their way not again.
+  ask(firsts) {
+    this.asked = this.asked.catch(() => null).then(() => this.#fetch(firsts));
+    return this.asked;
+  }
+
+  async #fetch(firsts) {
     for (const first of firsts) {
       if (this.blocks.has(first)) continue;
       const answer = await fetch(`/bits?layer=${this.index}&first=${first}`);
@@ -137,7 +149,10 @@ class Layer {
   // their place in `ranked`. What falls into the rows in each step is kept while the rows stay
   // the same: to move in time is then only to add up.
   tally(t0, t1, { key, edges, ranked }, cols) {
-    if (this.cached.key !== key) this.cached = { key, cells: new Map(), bits: this.#bitsOf(ranked) };
+    if (this.cached.key !== key) {
+      const bits = ranked === this.cached.ranked ? this.cached.bits : new Map();
+      this.cached = { key, ranked, cells: new Map(), bits };
+    }
     const rows = edges.length - 1;
     const pieces = piecesOf(edges);
     const picture = new Uint32Array(rows * cols);
@@ -175,13 +190,7 @@ class Layer {
     return cells;
   }
 
-  // Blocks in the order of the rows are kept as long as that order is.
-  #bitsOf(ranked) {
-    if (ranked === this.cached.ranked) return this.cached.bits;
-    this.cached.ranked = ranked;
-    return new Map();
-  }
-
+  // A block with its bits in the order of the rows, which is kept as long as that order is.
   #inOrder(first, ranked) {
     const words = this.blocks.get(first);
     if (!ranked) return { words, width: this.words };

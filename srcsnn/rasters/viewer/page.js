@@ -68,13 +68,13 @@ const sum = (values) => values.reduce((total, value) => total + value, 0);
 function draw() {
   const layer = state.layer;
   const started = performance.now();
-  const { context, width, height } = cleared(at("raster"));
-  const box = inner(width, height);
   const missing = layer.missing(state.t0, state.t1);
   if (missing.length && layer.canAskFor(missing)) {
     layer.ask(missing).then(draw, (error) => tell(`not read: ${error.message}`));
     return;
   }
+  const { context, width, height } = cleared(at("raster"));
+  const box = inner(width, height);
   const cols = Math.min(Math.floor(box.width), state.t1 - state.t0);
   const cells = missing.length ? fromCounts(layer, box, cols) : fromSpikes(layer, box, cols);
   const { values, rates, top, total } = cellRates(cells, cols);
@@ -271,9 +271,12 @@ function setChannel(channel) {
   if (state.layer.totals) drawMaps(at("maps"), state.layer, state.channel, focused);
 }
 
+let chosen = null; // the layer asked for last, which may still be on its way
 async function openLayer(index) {
-  const layer = layers[index];
+  const layer = (chosen = layers[index]);
   await layer.open();
+  if (layer !== chosen) return;
+  state.layer?.rest();
   state.layer = layer;
   state.channel = state.cross = null;
   focused = 0;
@@ -451,8 +454,8 @@ const ACTIONS = {
   "+": () => zoomTime(0.5), "=": () => zoomTime(0.5), "-": () => zoomTime(2),
   "<": () => zoomRows(2), ">": () => zoomRows(0.5), 0: showAll,
   n: () => setOrder("neuron"), c: () => setOrder("channel"), r: () => setOrder("rate"),
-  PageUp: () => openLayer(Math.max(0, state.layer.index - 1)),
-  PageDown: () => openLayer(Math.min(layers.length - 1, state.layer.index + 1)),
+  PageUp: () => openLayer(Math.max(0, chosen.index - 1)),
+  PageDown: () => openLayer(Math.min(layers.length - 1, chosen.index + 1)),
   Escape: () => setChannel(null), s: saveCsv, p: savePng,
   d: () => setTheme(isDark() ? "light" : "dark"), "?": toggleKeys,
 };
