@@ -294,14 +294,21 @@ def test_counts_alone_are_shown_as_channels(tmp_path, draw, record, browse, page
 
 @contextmanager
 def serving(path):
-    code = "from srcsnn.cli import main; main()"
+    # Where the tests run in the background, Ctrl-C is ignored, and by their children too.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from srcsnn.cli import main; main()"
+    )
     command = [sys.executable, "-c", code, "view", str(path), "--serve"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
     finally:
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        try:
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
         assert "Traceback" not in errors
 
 
