@@ -90,7 +90,9 @@ def _root(file: Any) -> Iterator[Violation]:
     superblock = file.id.get_create_plist().get_version()[0]
     if superblock != 0:
         yield Violation("/", f"superblock version {superblock}; it must be 0")
-    yield from _attribute(file, "dt_s", "<f8", smallest=0)
+    if _dtype(file, "format_version") != "<i8":
+        yield Violation("/ attribute format_version", "must be two numbers, int64")
+    yield from _attribute(file, "dt_s", "<f8", smallest=np.nextafter(0, 1))
     yield from _attribute(file, "steps_planned", "<i8", smallest=0)
     yield from _attribute(file, "every", "<i8", smallest=1)
     yield from _attribute(file, "software", str)
@@ -125,12 +127,16 @@ def _provenance(file: Any) -> Iterator[Violation]:
         yield Violation(where, "there must be a text")
         return
     try:
-        config = json.loads(dataset[()])
+        config = json.loads(dataset[()], parse_constant=_refuse)
     except (ValueError, TypeError, RecursionError) as error:
         yield Violation(where, f"is not JSON ({error})")
         return
     if not isinstance(config, dict):
         yield Violation(where, "is not a JSON object")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def _steps(file: Any, rows: int, every: int) -> Iterator[Violation]:
@@ -321,7 +327,7 @@ class _Rows:
 
 
 def _attribute(
-    item: Any, name: str, kind: str | type, smallest: int | None = None
+    item: Any, name: str, kind: str | type, smallest: float | None = None
 ) -> Iterator[Violation]:
     where = f"{item.name} attribute {name}"
     value = item.attrs.get(name)
@@ -329,11 +335,17 @@ def _attribute(
         if not isinstance(value, str):
             yield Violation(where, "must be a text")
         return
-    array = np.asarray(value)
-    if array.shape != () or array.dtype != np.dtype(str(kind)):
+    number = np.asarray(value)
+    if isinstance(value, h5py.Empty) or number.shape != () or _dtype(item, name) != kind:
         yield Violation(where, f"must be a number, {_NUMBERS[str(kind)]}")
-    elif smallest is not None and not (array >= smallest and np.isfinite(array)):
-        yield Violation(where, f"is {array}; it must be {smallest} or more")
+    elif smallest is not None and not (number >= smallest and np.isfinite(number)):
+        above = "above 0" if 0 < smallest < 1 else f"{smallest} or more"
+        yield Violation(where, f"is {number}; it must be {above}")
+
+
+def _dtype(item: Any, name: str) -> str | None:
+    """The type of an attribute in the file; its value comes in the byte order of this machine."""
+    return item.attrs.get_id(name).dtype.str if name in item.attrs else None
 
 
 def _small(group: Any, name: str, dtype: str, shape: tuple[int, ...]) -> Iterator[Violation]:
@@ -373,8 +385,8 @@ def _growing(
     if dataset.shape[0] < rows:
         yield Violation(where, f"has {dataset.shape[0]} rows, fewer than the {rows} that count")
         return
-    if dataset.chunks is None or dataset.compression != "gzip":
-        yield Violation(where, "must be chunked and compressed by deflate (gzip)")
+    if dataset.chunks is None or list(dataset._filters) != ["gzip"]:
+        yield Violation(where, "must be chunked and compressed by deflate (gzip) alone")
         return
     size = math.prod(dataset.chunks) * dataset.dtype.itemsize
     if size > largest:
