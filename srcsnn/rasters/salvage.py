@@ -1,8 +1,8 @@
 """Saves what an interrupted run, or a damaged disk, has left of a raster file.
 
-The file is copied and the copy finished: rows that are not exact in every layer are cut off, totals
-added up, and the status says what happened. What is saved passes `validate`. `Any`: h5py ships no
-types.
+The file is copied and the copy finished: rows that are not exact in every layer count no more,
+totals are added up, and the status says what happened. What is saved passes `validate`. `Any`: h5py
+ships no types.
 """
 # ruff: noqa: ANN401
 
@@ -169,17 +169,16 @@ def _chunk_rows(dataset: Any, part: slice) -> Iterator[slice]:
 
 
 def _finish(file: Any, rows: int, totals: Totals, status: str) -> None:
-    """Does to a file what closing it would have done."""
+    """Does to a file what closing it would have done.
+
+    Rows beyond those that count stay, to be ignored: to have HDF5 cut them off a damaged file may
+    take for ever.
+    """
     for name, group in file["layers"].items():
-        for growing in ("bits", "counts_ct"):
-            if growing in group:
-                group[growing].resize(rows, axis=0)
         if name in totals:
             group["counts_n"][...] = totals[name]
         elif file["counts_rows"][0] != rows:
             group["counts_n"][...] = group["counts_n_alt"][...]
-    if "steps" in file:
-        file["steps"].resize(rows, axis=0)
     file["steps_valid"][0] = rows
     file["counts_rows"][...] = (rows, -1)
     file["complete"][0] = int(status == "complete")
