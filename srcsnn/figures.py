@@ -66,9 +66,10 @@ def accuracy_figure(
         panel.grid(alpha=0.25)
         bare(panel)
     panels[0].set_ylabel("accuracy, %")
-    panels[0].legend(frameon=False, fontsize=9, loc="lower left")
+    for text in panels[0].legend(frameon=False, fontsize=9, loc="lower left").get_texts():
+        text.set_parse_math(False)  # a path may have dollars in it
     if title:
-        figure.suptitle(title, fontsize=9)
+        figure.suptitle(title, fontsize=9, parse_math=False)
     write_figure(figure, path)
 
 
@@ -142,7 +143,7 @@ def weight_figure(
             sheet, shown = _filters(weights)
             image = panel.imshow(sheet, cmap="PuOr_r", vmin=-limit, vmax=limit)
             panel.set(xticks=[], yticks=[])
-            panel.set_title(f"{name} {what}\n{shown}", fontsize=8)
+            panel.set_title(f"{name} {what}\n{shown}", fontsize=8, parse_math=False)
             bar = figure.colorbar(image, ax=panel, fraction=0.05, pad=0.02)
             bar.ax.tick_params(labelsize=7)
         _change_histogram(panels[3], change)

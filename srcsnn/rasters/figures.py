@@ -51,7 +51,7 @@ def raster_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None
     )
     for index, layer in enumerate(chosen):
         _draw_layer(figure, grid, 2 * index, layer, raster.every)
-    figure.suptitle(_caption(raster), fontsize=9, color="#555555")
+    figure.suptitle(_caption(raster), fontsize=9, color="#555555", parse_math=False)
     write_figure(figure, path)
 
 
@@ -84,7 +84,7 @@ def map_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None = 
         panel.set(xticks=[], yticks=[])
         _title(panel, layer, _channels_named(layer, len(corners)))
         figure.colorbar(image, ax=panel, pad=0.01, fraction=0.02, label="rate / step")
-    figure.suptitle(_caption(raster), fontsize=9, color="#555555")
+    figure.suptitle(_caption(raster), fontsize=9, color="#555555", parse_math=False)
     write_figure(figure, path)
 
 
@@ -201,7 +201,9 @@ def _channels_named(layer: LayerRaster, shown: int) -> str:
 
 def _title(panel: "Axes", layer: LayerRaster, note: str) -> None:
     shape = " x ".join(map(str, layer.shape))
-    panel.set_title(f"{layer.name}   {shape}", loc="left", fontsize=10, fontweight="bold")
+    panel.set_title(
+        f"{layer.name}   {shape}", loc="left", fontsize=10, fontweight="bold", parse_math=False
+    )
     panel.set_title(note, loc="right", fontsize=8, color="#555555")
 
 

@@ -131,3 +131,14 @@ def test_matplotlib_that_is_missing_is_named(raster_of, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ConfigError, match=r"pip install \"srcsnn\[figures\]\""):
         raster_figure(raster_of(draw(5, 3)), tmp_path / "x.png")
+
+
+def test_names_are_shown_as_they_are(tmp_path, record):
+    name = r"a$\foo$_b"
+    spikes = {name: draw(20, 3, 8, 8)}
+    record(tmp_path / f"{name}.h5", spikes, (LayerLayout(name, (3, 8, 8), "conv"),))
+    with open_raster(tmp_path / f"{name}.h5") as raster:
+        for figure in raster_figure, map_figure:
+            words = " ".join(words_of(figure, tmp_path, raster))
+            assert f"{name}.h5: complete" in words
+            assert f"{name}   3 x 8 x 8" in words
