@@ -182,6 +182,7 @@ def _change_histogram(panel: "Axes", change: Weights) -> None:
     panel.set_ylim(0, 2 * counts.max())
     panel.set_title(f"change: mean {change.mean():.2g}, sd {change.std():.2g}", fontsize=8)
     panel.set_xlabel("dW")
+    panel.locator_params("x", nbins=4)
     panel.set_ylabel("weights")
     bare(panel)
 

@@ -53,10 +53,11 @@ def say(text: object = "") -> None:
     from rich.console import Console
 
     if isinstance(text, str):
-        Console(highlight=False, markup=False, soft_wrap=True).print(text)
+        Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(text)
         return
     # A row stays one line: wider than the terminal is better than cut.
-    console = Console(highlight=False, markup=False)  # brackets may be in a path
+    # Brackets and colons may be in a path.
+    console = Console(highlight=False, markup=False, emoji=False)
     console.width = max(console.width, 150)
     console.print(text)
 

@@ -26,17 +26,19 @@ def inspect(
 ) -> None:
     """Summarise a raster file, a line for each layer, or compare two."""
     from contextlib import ExitStack
-    from json import dumps
+    from os.path import realpath
 
     from srcsnn.errors import ConfigError
+    from srcsnn.files import json_text
     from srcsnn.rasters import open_raster, summarize
 
-    if other and at is not None:
+    if other is not None and at is not None:
         raise ConfigError("--at compares two parts of one file; give it one file")
-    if other == raster:
+    if other is not None and realpath(other) == realpath(raster):
         raise ConfigError(f"{raster}: the two files to compare are one; --at compares its parts")
     with ExitStack() as stack:
-        files = [stack.enter_context(open_raster(path)) for path in (raster, other) if path]
+        paths = [path for path in (raster, other) if path is not None]
+        files = [stack.enter_context(open_raster(path)) for path in paths]
         if at is None:
             found = {str(opened.path): summarize(opened, layer) for opened in files}
         else:
@@ -45,7 +47,7 @@ def inspect(
         if json:
             of = files if at is None else files * 2
             described = [_described(*pair) for pair in zip(of, found.values(), strict=True)]
-            print(dumps(described if len(described) > 1 else described[0], indent=2))
+            print(json_text(described if len(described) > 1 else described[0]), end="")
             return
         for opened in files:
             say(_headline(opened))
@@ -56,6 +58,11 @@ def _cut(raster: "Raster", at: int) -> tuple[slice, slice]:
     """The recorded steps before a step of the run, and those from it."""
     from srcsnn.errors import ConfigError
 
+    if counted := [name for name, layer in raster.items() if layer.counts_only]:
+        raise ConfigError(
+            f"--at: {raster.path} has no spikes of {counted[0]}, only its counts over all steps; "
+            "record spikes to compare parts"
+        )
     before = int((raster.steps < at).sum())
     if before == len(raster.steps):
         raise ConfigError(

@@ -80,7 +80,11 @@ def _weights(
     missing = [f"{name}.weight" for name in names if f"{name}.weight" not in state]
     if missing:
         raise CheckpointError(f"{path}: has no {', '.join(missing)}; is it of another network?")
-    return {name: np.asarray(state[f"{name}.weight"].double()) for name in names}
+    weights = {name: np.asarray(state[f"{name}.weight"].double()) for name in names}
+    bad = [f"{name}.weight" for name, values in weights.items() if not np.isfinite(values).all()]
+    if bad:
+        raise CheckpointError(f"{path}: {', '.join(bad)}: has values that are not finite numbers")
+    return weights
 
 
 def _check_shapes(

@@ -20,7 +20,8 @@ def view(
         typer.Option("--output", "-o", help="The page. Default: beside the file, as .html."),
     ] = None,
     budget: Annotated[
-        float, typer.Option(metavar="MB", min=0, help="Spikes in the page; of the rest, counts.")
+        float,
+        typer.Option(metavar="MB", min=0, max=1e6, help="Spikes in the page; of the rest, counts."),
     ] = 25.0,
     window: Annotated[
         list[str] | None,
@@ -58,7 +59,9 @@ def view(
         )
         (made,) = done
         say(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
-        if made.steps < made.of:
+        if all(each.counts_only for each in opened.values()):
+            say("only counts were recorded, so that the page shows channels, not spikes")
+        elif made.steps < made.of:
             say(
                 f"spikes of {made.steps} of {made.of} steps are in the page, of the rest counts; "
                 "for more: --budget, --window, or --serve"

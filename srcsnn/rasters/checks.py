@@ -135,14 +135,14 @@ class Checked:
 
     def group(self, parent: Any, name: str) -> Any:
         """A group that must be there."""
-        group = parent.get(name)
+        group = self._linked(parent, name)
         if not isinstance(group, h5py.Group):
             self.refuse(f"damaged: there is no group {name}")
         return group
 
     def small(self, name: str, shape: tuple[int, ...]) -> list[int]:
         """A dataset of a few integers that must be there."""
-        dataset = self.file.get(name)
+        dataset = self._linked(self.file, name)
         if not isinstance(dataset, h5py.Dataset) or dataset.shape != shape:
             self.refuse(f"damaged: there is no dataset {name} of shape {shape}")
         if dataset.dtype.kind not in "iu":
@@ -202,6 +202,12 @@ class Checked:
         """Step numbers of a gated recording."""
         return self._growing(self.file, "steps", (), rows)
 
+    def _linked(self, parent: Any, name: str) -> Any:
+        """What is in this file under a name; a link could lead to any file of the reader's."""
+        if not isinstance(parent.get(name, getlink=True), h5py.HardLink | None):
+            self.refuse(f"damaged: {name} is a link to somewhere else")
+        return parent.get(name)
+
     def _growing(self, group: Any, name: str, shape: tuple[int, ...], rows: int) -> Any:
         dataset = self._dataset(group, name, shape, growing=True)
         if dataset.shape[0] < rows:
@@ -229,7 +235,7 @@ class Checked:
         shape: tuple[int, ...],
         growing: bool = False,
     ) -> Any:
-        dataset = group.get(name)
+        dataset = self._linked(group, name)
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iu":
             self.refuse(f"damaged: there is no dataset {name} of integers in {group.name}")
         inner = dataset.shape[1:] if growing else dataset.shape

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from srcsnn.rasters.layer import LayerRaster
 from srcsnn.rasters.layout import channels_of
 
-_BINS_AT_ONCE = 16
+_BYTES_AT_ONCE = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,14 @@ def _counts(layer: LayerRaster, bin: int) -> Iterator[npt.NDArray[np.integer[Any
         for binned in layer.binned(bin):
             yield binned.reshape(len(binned), -1)
         return
-    for first in range(0, layer.recorded, bin * _BINS_AT_ONCE):
-        counts = layer.channel_counts(slice(first, first + bin * _BINS_AT_ONCE))
+    yield from channel_bins(layer, bin)
+
+
+def channel_bins(layer: LayerRaster, bin: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Spikes of each channel in bins of steps, some bins at once, (b, C)."""
+    length = bin * max(1, _BYTES_AT_ONCE // (8 * bin * channels_of(layer.shape)))
+    for first in range(0, layer.recorded, length):
+        counts = layer.channel_counts(slice(first, first + length))
         yield np.add.reduceat(counts, np.arange(0, len(counts), bin), axis=0)
 
 

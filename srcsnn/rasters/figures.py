@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srcsnn.drawing import COLOURS, LEAST, bare, new_figure, shades, write_figure
+from srcsnn.errors import RasterError
 from srcsnn.rasters.density import density
 from srcsnn.rasters.layer import LayerRaster
 from srcsnn.rasters.reader import Raster
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["map_figure", "raster_figure"]
 
+LARGEST_FIGURE = 40
+"""Layers in a figure."""
+
 LARGEST_MAPS = 96
 """Channels of a layer in `map_figure`; of more, the busiest are shown."""
 
 _HEIGHT, _WIDTH = 200, 640  # cells of a density image, about a pixel or two of the panel each
 _BINS = 40
-_WIDTH_IN = 9.6  # of a sheet of maps, in inches
+_WIDTH_IN, _HEIGHT_IN = 9.6, 10.0  # of a sheet of maps, in inches, at most
 _ACROSS = 8  # maps beside each other, at least, so that none is huge
 
 
@@ -44,7 +48,7 @@ def raster_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None
         RasterError: If there is no such layer, or the file is damaged.
         SrcsnnError: If the figure cannot be written.
     """
-    chosen = [raster[name] for name in (raster if layers is None else layers)]
+    chosen = _chosen(raster, layers)
     figure = new_figure(11, 0.5 + 2.9 * len(chosen))
     grid = figure.add_gridspec(
         2 * len(chosen), 3, height_ratios=[3, 1] * len(chosen), width_ratios=[12, 0.18, 3.4]
@@ -67,9 +71,11 @@ def map_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None = 
         RasterError: If there is no such layer, or the file is damaged.
         SrcsnnError: If the figure cannot be written.
     """
-    chosen = [raster[name] for name in (raster if layers is None else layers)]
+    chosen = _chosen(raster, layers)
     sheets = [_sheet(layer.rates()) for layer in chosen]
-    heights = [0.6 + _WIDTH_IN * sheet.shape[0] / sheet.shape[1] for sheet, _ in sheets]
+    heights = [
+        0.6 + min(_HEIGHT_IN, _WIDTH_IN * sheet.shape[0] / sheet.shape[1]) for sheet, _ in sheets
+    ]
     figure = new_figure(11, 0.5 + sum(heights))
     grid = figure.add_gridspec(len(chosen), 1, height_ratios=heights)
     for index, (layer, (sheet, corners)) in enumerate(zip(chosen, sheets, strict=True)):
@@ -86,6 +92,17 @@ def map_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None = 
         figure.colorbar(image, ax=panel, pad=0.01, fraction=0.02, label="rate / step")
     figure.suptitle(_caption(raster), fontsize=9, color="#555555", parse_math=False)
     write_figure(figure, path)
+
+
+def _chosen(raster: Raster, layers: Sequence[str] | None) -> list[LayerRaster]:
+    """The layers to draw, in network order."""
+    names = set(raster if layers is None else (raster[name].name for name in layers))
+    if len(names) > LARGEST_FIGURE:
+        raise RasterError(
+            f"{raster.path}: {len(names)} layers are too many for a picture of at most "
+            f"{LARGEST_FIGURE}; name some"
+        )
+    return [raster[name] for name in raster if name in names]
 
 
 def _draw_layer(
@@ -106,9 +123,10 @@ def _draw_layer(
     )  # fmt: skip
     raster.tick_params(labelbottom=False)
     raster.set_ylabel("channel" if channels > 1 else "neuron")
-    raster.locator_params("y", integer=True)
+    raster.locator_params(integer=True)
     steps = seen.steps_per_column * every
-    note = (
+    counted = "only counts recorded: a row is a channel or more; " if layer.counts_only else ""
+    note = counted + (
         f"{layer.neurons:,} of {layer.neurons:,} neurons shown, {seen.neurons_per_row} a row, "
         f"{steps} step{'s' if steps > 1 else ''} a column{'' if fired.size else '; no spikes'}"
     )
@@ -157,8 +175,10 @@ def _sheet(
     rates: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.float64], dict[int, tuple[int, int]]]:
     """The maps of a layer on one sheet, and where each shown channel has its upper left corner."""
-    if rates.ndim < 3:
+    if rates.ndim == 1:
         return _strip(rates), {}
+    if rates.ndim == 2:  # a channel is a row of pixels
+        rates = rates[:, None]
     if rates.ndim == 4:  # the slices of a volume beside each other
         rates = rates.transpose(0, 2, 1, 3).reshape(rates.shape[0], rates.shape[2], -1)
     busiest = np.argsort(-rates.sum(axis=(1, 2)), kind="stable")[:LARGEST_MAPS]
@@ -177,9 +197,7 @@ def _sheet(
 
 
 def _strip(rates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A layer (C, L) as it is, and one (N,) in rows."""
-    if rates.ndim == 2:
-        return rates
+    """Neurons without a place, in rows."""
     width = max(_ACROSS, int(np.ceil(np.sqrt(12 * rates.size))))
     rows = np.full(-(-rates.size // width) * width, np.nan)
     rows[: rates.size] = rates
@@ -210,4 +228,4 @@ def _title(panel: "Axes", layer: LayerRaster, note: str) -> None:
 def _caption(raster: Raster) -> str:
     steps = f"{raster.steps_valid:,} of {-(-raster.steps_planned // raster.every):,} steps"
     every = f", one of {raster.every}" if raster.every > 1 else ""
-    return f"{raster.path.name}: {raster.status}, {steps}{every}, {1000 * raster.dt_s:g} ms each"
+    return f"{raster.name}: {raster.status}, {steps}{every}, {1000 * raster.dt_s:g} ms each"

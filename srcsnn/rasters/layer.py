@@ -187,6 +187,8 @@ class LayerRaster:
         Raises:
             RasterError: As `neuron_counts`, or if the part holds no step.
         """
+        if steps is not None and not isinstance(steps, slice):
+            raise RasterError(f"steps: must be a slice, got {steps!r}; of one step use spikes()")
         rows = len(range(self._rows)[slice(None) if steps is None else steps])
         if rows == 0:
             raise RasterError(f"{self._path}: steps: the part {steps} holds none of {self._rows}")
@@ -203,6 +205,8 @@ class LayerRaster:
         Raises:
             RasterError: If `bin` is below 1, only counts were recorded, or the file is damaged.
         """
+        if not isinstance(bin, int | np.integer):
+            raise RasterError(f"bin: must be a whole number of steps, got {bin!r}")
         bins = -(-self._rows // max(1, bin))
         counts = np.empty((bins, *self.shape), np.min_scalar_type(max(1, bin)))
         filled = 0

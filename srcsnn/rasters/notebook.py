@@ -16,7 +16,7 @@ def table_of(raster: Raster) -> str:
     """
     summaries = summarize(raster)
     planned = -(-raster.steps_planned // raster.every)
-    caption = f"{raster.path.name}: {raster.status}, {raster.steps_valid:,} of {planned:,} steps"
+    caption = f"{raster.name}: {raster.status}, {raster.steps_valid:,} of {planned:,} steps"
     heads = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
     rows = "".join(f"<tr>{_cells(layer)}</tr>" for layer in summaries)
     notes = "".join(f"<li>{escape(text)}</li>" for layer in summaries for text in layer.warnings)

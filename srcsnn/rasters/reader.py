@@ -86,7 +86,10 @@ class Raster(Mapping[str, LayerRaster]):
         if self._steps is None:
             return np.arange(self.steps_valid, dtype=np.int64)
         with damage_named(self.path):
-            return np.asarray(self._steps[: self.steps_valid], np.int64)
+            steps = np.asarray(self._steps[: self.steps_valid], np.int64)
+        if (steps != self.every * np.arange(self.steps_valid)).any():
+            raise RasterError(f"{self.path}: damaged: steps are not every {self.every}th of a run")
+        return steps
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -115,6 +118,11 @@ class Raster(Mapping[str, LayerRaster]):
 
     def __repr__(self) -> str:
         return f"<Raster {str(self.path)!r}: {', '.join(self)}; {self.steps_valid} steps>"
+
+    @property
+    def name(self) -> str:
+        """Name of the file, to be shown."""
+        return os.fsencode(self.path.name).decode(errors="replace")
 
     def close(self) -> None:
         """Closes the file; further calls do nothing."""

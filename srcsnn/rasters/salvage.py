@@ -25,6 +25,7 @@ from srcsnn.rasters.layout import channels_of, unpack
 from srcsnn.rasters.validation import validate
 
 _LARGEST_CHUNK = 64 * 1024**2
+_BYTES_AT_ONCE = 16 * 1024**2
 
 Totals = dict[str, npt.NDArray[np.int64]]
 
@@ -90,6 +91,8 @@ def _status(before: str, rows: int, promised: int, every: int) -> str:
 def _exact_rows(checked: Checked, promised: int, every: int) -> tuple[int, Totals]:
     """How many rows from the first on are exact, and the spikes of each neuron in them."""
     groups = dict(checked.group(checked.file, "layers"))
+    if not groups:
+        checked.refuse("nothing can be saved: holds no layer")
     layers = {name: checked.shape(group) for name, group in groups.items()}
     for name, shape in layers.items():
         checked.counts_n(groups[name], "counts_n", shape)  # as large in the file as it says
@@ -127,8 +130,10 @@ def _counted_rows(checked: Checked, groups: dict[str, Any], promised: int) -> in
 
 
 def _parts(groups: dict[str, Any], promised: int) -> Iterator[slice]:
-    """Rows as they were written, a block at a time."""
-    length = max(group["counts_ct"].chunks[0] for group in groups.values())
+    """Rows a block or less at a time, so many as some megabytes of spikes have."""
+    height = max(group["counts_ct"].chunks[0] for group in groups.values())
+    largest = max(group["counts_n"].size for group in groups.values())
+    length = max(1, min(height, _BYTES_AT_ONCE // largest))
     for first in range(0, promised, length):
         yield slice(first, min(promised, first + length))
 
@@ -161,11 +166,12 @@ def _chunk_rows(dataset: Any, part: slice) -> Iterator[slice]:
         return
     height = dataset.chunks[0]
     inner = [range(0, n, c) for n, c in zip(dataset.shape[1:], dataset.chunks[1:], strict=True)]
-    for first in range(part.start, min(part.stop, dataset.shape[0]), height):
+    stop = min(part.stop, dataset.shape[0])
+    for first in range(part.start // height * height, stop, height):
         for corner in product(*inner):
             if dataset.id.get_chunk_info_by_coord((first, *corner)).byte_offset is None:
                 return
-        yield slice(first, min(first + height, part.stop, dataset.shape[0]))
+        yield slice(max(first, part.start), min(first + height, stop))
 
 
 def _finish(file: Any, rows: int, totals: Totals, status: str) -> None:

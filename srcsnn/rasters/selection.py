@@ -56,7 +56,12 @@ def span(selection: Selection, size: int, axis: str) -> Span:
             raise RasterError(f"{axis}: a slice must have a step from 1 on, got {step}")
         stop = max(start, stop)
         return Span(start, stop, slice(start, stop, step), slice(0, stop - start, step))
-    index = operator.index(selection)
+    try:
+        index = operator.index(selection)
+    except TypeError as error:
+        raise RasterError(
+            f"{axis}: must be a slice or a whole number, got {selection!r}"
+        ) from error
     if not -size <= index < size:
         raise RasterError(f"{axis}: there is no {index}, they go from 0 to {size - 1}")
     index %= size

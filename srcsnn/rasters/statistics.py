@@ -17,6 +17,8 @@ from srcsnn.rasters.layer import LayerRaster
 
 Counts = npt.NDArray[np.float64]
 
+_ROWS = 1024  # bins whose pairs are multiplied at once
+
 
 @dataclass(frozen=True)
 class Correlations:
@@ -94,7 +96,9 @@ def correlations(
     bins, products = 0, np.zeros(len(drawn))
     for counts in _whole_bins(layer, bin):
         bins += len(counts)
-        products += (counts[:, first] * counts[:, second]).sum(axis=0)
+        for row in range(0, len(counts), _ROWS):
+            part = counts[row : row + _ROWS]
+            products += np.einsum("ij,ij->j", part[:, first], part[:, second])
     covariance = products / bins - mean[first] * mean[second]
     values = covariance / np.sqrt(variance[first] * variance[second])
     return Correlations(drawn, np.clip(values, -1, 1), len(varying))

@@ -1,5 +1,6 @@
 """One line per layer: how much it fired, when, how evenly, and what looks wrong."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -163,10 +164,10 @@ def _warnings(
         return warnings
     saturated = float(np.mean(rates > SATURATED_RATE))
     if saturated >= _SATURATED_SHARE:
-        warnings.append(
-            f"{layer.name}: {saturated:.0%} of neurons fire in more than half of the steps"
-        )
+        share = f"{100 * saturated:.0f} %"
+        warnings.append(f"{layer.name}: {share} of neurons fire in more than half of the steps")
     silent = float(np.mean(rates == 0))
     if silent >= _SILENT_SHARE:
-        warnings.append(f"{layer.name}: {silent:.0%} of neurons never fire")
-    return [warning.replace("%", " %") for warning in warnings]
+        share = f"{math.floor(1000 * silent) / 10:g} %"  # not 100 % if some fire
+        warnings.append(f"{layer.name}: {share} of neurons never fire")
+    return warnings

@@ -76,6 +76,9 @@ def validate(path: str | Path) -> Validation:
     with open_file(path) as file, damage_named(path):
         Checked(file, path).check_format()
         version = tuple(int(number) for number in file.attrs["format_version"])
+        linked = list(_links(file))
+        if linked:
+            return Validation(tuple(linked), (version[0], version[1]), 0, 0)
         found = list(_root(file))
         rows = _first(file.get("steps_valid"), 1)
         layers = file.get("layers")
@@ -108,6 +111,15 @@ def _root(file: Any) -> Iterator[Violation]:
         yield Violation("/steps_valid", f"is {rows}; no row counts")
     yield from _steps(file, rows, every)
     yield from _ending(file, rows, every)
+
+
+def _links(parent: Any, depth: int = 3) -> Iterator[Violation]:
+    """Everything must be in the file itself; nothing specified lies deeper."""
+    for name in parent:
+        if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
+            yield Violation(f"{parent.name.rstrip('/')}/{name}", "is a link to somewhere else")
+        elif depth > 1 and isinstance(parent[name], h5py.Group):
+            yield from _links(parent[name], depth - 1)
 
 
 def _created(file: Any) -> Iterator[Violation]:
@@ -229,7 +241,7 @@ def _layer_attributes(group: Any) -> Iterator[Violation]:
             )
     for name in ("threshold", "decay"):
         if name in group.attrs:
-            yield from _attribute(group, name, "<f8")
+            yield from _attribute(group, name, "<f8", smallest=-np.inf)
 
 
 def _datasets(
@@ -338,7 +350,9 @@ def _attribute(
     number = np.asarray(value)
     if isinstance(value, h5py.Empty) or number.shape != () or _dtype(item, name) != kind:
         yield Violation(where, f"must be a number, {_NUMBERS[str(kind)]}")
-    elif smallest is not None and not (number >= smallest and np.isfinite(number)):
+    elif smallest is not None and not np.isfinite(number):
+        yield Violation(where, f"is {number}; it must be finite")
+    elif smallest is not None and number < smallest:
         above = "above 0" if 0 < smallest < 1 else f"{smallest} or more"
         yield Violation(where, f"is {number}; it must be {above}")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout
+from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout, RecordPolicy
 from tests.test_cli import command
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,9 @@ def test_inspect_compares_before_and_after_a_step(rasters, capsys):
         (["first.h5", "--layer", "c"], 1, "no layer 'c'; there are a, b"),
         (["first.h5", "second.h5", "--at", "3"], 2, "give it one file"),
         (["first.h5", "first.h5"], 2, "--at compares its parts"),
+        (["first.h5", "./first.h5"], 2, "--at compares its parts"),
+        (["first.h5", ""], 1, "is a folder"),
+        ([""], 1, "is a folder"),
         (["first.h5", "--at", "40"], 2, "has no step from 40; its last is 39"),
     ],
 )
@@ -109,6 +112,7 @@ def test_plot_draws_rasters_maps_and_weights(rasters, tmp_path, capsys):
         (["first.h5", "-o", "x.png", "--maps", "--weights", "p.pt", "q.pt"], 2, "ask for one"),
         (["first.h5", "-o", "x.png", "--weights", "p.pt", "q.pt"], 1, "p.pt: has no b.weight"),
         (["second.h5", "-o", "x.png", "--weights", "p.pt", "q.pt"], 1, "a.weight is (3, 1, 3, 3)"),
+        (["second.h5", "-o", "x.png", "--weights", "p.pt", "n.pt"], 1, "not finite numbers"),
     ],
 )
 def test_plot_says_what_is_wrong(rasters, monkeypatch, capsys, words, code, message):
@@ -116,6 +120,7 @@ def test_plot_says_what_is_wrong(rasters, monkeypatch, capsys, words, code, mess
     Path("there.png").touch()
     torch.save({"a.weight": torch.ones(3, 1, 3, 3)}, "p.pt")
     torch.save({"a.weight": torch.ones(3, 1, 5, 5)}, "q.pt")
+    torch.save({"a.weight": torch.full((3, 1, 3, 3), torch.nan)}, "n.pt")
     assert command("plot", *words) == code
     assert message in capsys.readouterr().err
     assert not Path("x.png").exists()
@@ -150,6 +155,7 @@ def test_the_page_is_beside_the_file_if_no_other_place_is_named(rasters, tmp_pat
         (["first.h5", "-o", "x.html", "--window", "3"], 2, "right would be two steps"),
         (["first.h5", "-o", "x.html", "--window", "40:50"], 2, "they go from 0 to 39"),
         (["first.h5", "-o", "x.html", "--serve"], 2, "--serve writes no page"),
+        (["first.h5", "-o", "x.html", "--budget", "inf"], 2, "less than or equal to"),
         (["nowhere.h5", "-o", "x.html"], 1, "no such file"),
         (["there.png", "-o", "x.html"], 1, "is empty"),
     ],
@@ -247,3 +253,26 @@ def test_a_hundred_million_spikes_are_shown_in_little_memory(tmp_path, monkeypat
         assert done.returncode == 0, done.stderr
         assert name != "inspect" or f"{spikes:,}" in done.stdout
         assert int(done.stderr.split()[-1]) < 300_000  # kB; Matplotlib alone takes 100,000
+
+
+def test_parts_of_counts_alone_cannot_be_compared(tmp_path, capsys):
+    with HDF5Recorder(tmp_path / "run.h5", RecordPolicy(counts_only=True)) as recorder:
+        recorder.begin(RasterLayout((LayerLayout("x", (9,), "linear"),), 9, 1e-3))
+        for _ in range(9):
+            recorder.record("x", np.ones(9, bool))
+    assert command("inspect", tmp_path / "run.h5", "--at", 4) == 2
+    assert "has no spikes of x" in capsys.readouterr().err
+    assert command("view", tmp_path / "run.h5") == 0
+    assert "the page shows channels, not spikes" in capsys.readouterr().out
+
+
+def test_what_is_not_in_the_file_itself_is_not_read(rasters, tmp_path, capsys):
+    (tmp_path / "run.h5").write_bytes((rasters / "first.h5").read_bytes())
+    with h5py.File(tmp_path / "run.h5", "r+") as file:
+        del file["layers/a"]
+        file["layers/a"] = h5py.ExternalLink(rasters / "second.h5", "/layers/a")
+    for name, *more in SHOWING:
+        assert command(name, tmp_path / "run.h5", *more) == 1
+        assert "a is a link to somewhere else" in capsys.readouterr().err
+    assert command("validate", tmp_path / "run.h5") == 1
+    assert "/layers/a: is a link to somewhere else" in capsys.readouterr().out

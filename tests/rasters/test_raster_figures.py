@@ -67,7 +67,9 @@ def test_counts_alone_make_rows_of_channels(raster_of):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1,), (300,), (4, 70), (1, 9, 9), (120, 3, 3), (2, 4, 5, 6)], ids=str
+    "shape",
+    [(1,), (300,), (4, 70), (512, 2), (1, 9, 9), (120, 3, 3), (2, 900, 1), (2, 4, 5, 6)],
+    ids=str,
 )
 @pytest.mark.parametrize("rate", [0, 0.1, 1])
 def test_every_layer_is_a_picture(raster_of, tmp_path, shape, rate):
@@ -142,3 +144,14 @@ def test_names_are_shown_as_they_are(tmp_path, record):
             words = " ".join(words_of(figure, tmp_path, raster))
             assert f"{name}.h5: complete" in words
             assert f"{name}   3 x 8 x 8" in words
+
+
+def test_too_many_layers_are_refused_and_a_layer_named_twice_is_drawn_once(tmp_path, record):
+    layers = tuple(LayerLayout(f"l{i}", (3,), "linear") for i in range(41))
+    record(tmp_path / "x.h5", {layer.name: draw(5, 3) for layer in layers}, layers)
+    with open_raster(tmp_path / "x.h5") as raster:
+        for figure in raster_figure, map_figure:
+            with pytest.raises(RasterError, match="41 layers are too many"):
+                figure(raster, tmp_path / "x.png")
+            words = words_of(figure, tmp_path, raster, ["l7", "l3", "l7"])
+            assert [word[:2] for word in words if word.endswith("   3")] == ["l3", "l7"]

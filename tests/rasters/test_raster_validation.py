@@ -98,6 +98,7 @@ BREAKS = {
     "class": (break_attribute(X, "NX_class", "x"), "NX_class"),
     "signal": (break_attribute(X, "signal", "bits"), "signal"),
     "threshold": (break_attribute(X, "threshold", "low"), "threshold: must be a number, float64"),
+    "infinite": (break_attribute(X, "decay", np.inf), "decay: is inf; it must be finite"),
     "shape": (break_attribute(X, "shape", [5, 9.0]), "shape: must be int64"),
     "wide": (break_attribute(X, "shape", [5, 9, 12]), "has rows [5, 13]; they must be"),
     "dt": (break_attribute("/", "dt_s", 0.0), "dt_s: is 0.0; it must be above 0"),

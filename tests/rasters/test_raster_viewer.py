@@ -7,11 +7,13 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
 
+import h5py
 import numpy as np
 import pytest
 
@@ -175,8 +177,15 @@ def test_keys_wheel_and_drag_move_the_window(tmp_path, draw, record, browse, pag
     origin = webdriver.common.actions.wheel_input.ScrollOrigin.from_element(raster)
     webdriver.ActionChains(driver).scroll_from_origin(origin, 0, -100).perform()
     assert shown(driver)["t1"] - shown(driver)["t0"] == 320
-    keys(driver, webdriver.Keys.PAGE_DOWN)
-    until(lambda: driver.find_element("id", "name").text == "small")
+    for wide, tall in (1, 495), (400, 1):
+        show(driver, t0=0, t1=wide, r0=0, r1=tall)
+        keys(driver, "-", "<")
+        state = shown(driver)
+        assert (state["t1"] - state["t0"], state["r1"] - state["r0"]) == (
+            min(400, 2 * wide), min(495, 2 * tall)
+        )  # fmt: skip
+    keys(driver, webdriver.Keys.PAGE_DOWN, webdriver.Keys.PAGE_DOWN)
+    until(lambda: driver.find_element("id", "name").text == "line")
 
 
 def test_keyboard_alone_is_enough(tmp_path, draw, record, browse, page):
@@ -258,7 +267,7 @@ def test_above_the_budget_the_page_has_counts_and_says_so(tmp_path, draw, record
     keys(driver, "s")
     show(driver, t0=0, t1=3000)
     keys(driver, "s")
-    assert "shorten the time" in driver.find_element("id", "read").text
+    assert "choose a window whose spikes are" in driver.find_element("id", "read").text
 
 
 def test_chosen_windows_are_in_the_page(tmp_path, draw, record, browse, page):
@@ -290,6 +299,40 @@ def test_counts_alone_are_shown_as_channels(tmp_path, draw, record, browse, page
     state = shown(driver)
     assert state["spikes"] == spikes["features.0"].sum()
     assert state["note"] == "Only counts were recorded: rows are channels."
+    for order in "nr":
+        keys(driver, order)
+        for channel in range(5):
+            driver.execute_script(
+                "state.cross = {step: 7, row: arguments[0]}; moveCross(0, 0)", 99 * channel + 50
+            )
+            assert driver.find_element("id", "read").text == f"step 7, channel {channel}"
+    keys(driver, "s")
+    assert "there are no spikes to save" in driver.find_element("id", "read").text
+
+
+def test_what_the_file_says_cannot_break_the_page(tmp_path, record, browse, page):
+    spikes = np.ones((5, 3, 8, 8), bool)
+    layer = LayerLayout("{{DATA}} ABOUT", (3, 8, 8), "conv", threshold=float("inf"))
+    record(tmp_path / "run.h5", {layer.name: spikes}, (layer,))
+    with h5py.File(tmp_path / "run.h5", "r+") as file:
+        del file.attrs["dt_s"]
+    driver = browse(page(tmp_path / "run.h5")[0])
+    assert driver.find_element("id", "name").text == layer.name
+    assert shown(driver)["spikes"] == spikes.sum()
+
+
+def test_maps_follow_the_size_of_the_window(tmp_path, draw, record, chromium, browse, page):
+    record(tmp_path / "run.h5", draw(40))
+    driver = browse(page(tmp_path / "run.h5")[0])
+    size = driver.get_window_size()
+    try:
+        driver.set_window_size(900, 950)
+        shown(driver)
+        grid = "const m = at('maps'); return [m.width, m.clientWidth * devicePixelRatio]"
+        drawn, wanted = driver.execute_script(grid)
+        assert drawn == wanted
+    finally:
+        driver.set_window_size(size["width"], size["height"])
 
 
 @contextmanager
@@ -310,6 +353,7 @@ def serving(path):
         finally:
             process.kill()
         assert "Traceback" not in errors
+    assert (process.returncode, errors) == (0, "")
 
 
 def test_served_spikes_are_those_of_the_file(tmp_path, draw, record, browse):
@@ -327,6 +371,7 @@ def test_the_server_answers_only_what_this_machine_asks_for(tmp_path, draw, reco
     record(tmp_path / "run.h5", draw(30))
     with serving(tmp_path / "run.h5") as address:
         port = int(address[1])
+        idle = socket.create_connection(("127.0.0.1", port))  # says nothing, and hinders nobody
         for path, host, status in (
             ("/", "127.0.0.1", 200), ("/bits?layer=1&first=0", "localhost", 200),
             ("/", "elsewhere.example", 403), ("/bits?layer=1&first=30", "127.0.0.1", 400),
@@ -337,6 +382,7 @@ def test_the_server_answers_only_what_this_machine_asks_for(tmp_path, draw, reco
             connection.request("GET", path, headers={"Host": f"{host}:{port}"})
             assert connection.getresponse().status == status, path
             connection.close()
+        idle.close()
 
 
 def test_ten_million_spikes_open_and_move_at_once(tmp_path, chromium, browse, page):

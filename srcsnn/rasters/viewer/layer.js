@@ -110,6 +110,21 @@ class Layer {
     return ((words[(step - first) * this.words + (neuron >>> 5)] >>> (neuron & 31)) & 1) === 1;
   }
 
+  // Calls with every neuron that fires in a step, whose spikes must be here.
+  eachSpike(step, see) {
+    const first = Math.floor(step / this.run.block) * this.run.block;
+    const words = this.blocks.get(first);
+    const start = (step - first) * this.words;
+    for (let word = 0; word < this.words; word++) {
+      let bits = words[start + word];
+      while (bits) {
+        const lowest = bits & -bits;
+        see((word << 5) + 31 - Math.clz32(lowest));
+        bits ^= lowest;
+      }
+    }
+  }
+
   // Where a neuron is in the layer's shape: [channel, y, x].
   position(neuron) {
     const where = [];
@@ -200,15 +215,10 @@ class Layer {
       ranked.forEach((neuron, rank) => (rankOf[neuron] = rank));
       const ordered = new Uint32Array((words.length / this.words) * width);
       for (let step = 0; step * this.words < words.length; step++)
-        for (let word = 0; word < this.words; word++) {
-          let bits = words[step * this.words + word];
-          while (bits) {
-            const lowest = bits & -bits;
-            const rank = rankOf[(word << 5) + 31 - Math.clz32(lowest)];
-            if (rank >= 0) ordered[step * width + (rank >>> 5)] |= 1 << (rank & 31);
-            bits ^= lowest;
-          }
-        }
+        this.eachSpike(first + step, (neuron) => {
+          const rank = rankOf[neuron];
+          if (rank >= 0) ordered[step * width + (rank >>> 5)] |= 1 << (rank & 31);
+        });
       this.cached.bits.set(first, ordered);
     }
     return { words: this.cached.bits.get(first), width };

@@ -81,7 +81,7 @@ function draw() {
   paint(context, values, cells.sizes.length, cols, box, top || 1);
   drawScale(at("colours"), at("top"), top);
   axes(context, layer, box, missing.length > 0);
-  drawPopulation(at("population"), rates, state.t0, state.t1, run.every, state.cross && state.cross.step);
+  drawPopulation(at("population"), rates, state.t0, state.t1, run.every, state.cross?.step ?? null);
   drawCross(context, box);
   state.spikes = Math.round(total);
   state.exact = !missing.length || (state.channel === null && state.r0 === 0 && state.r1 === rowsOf(layer).rows);
@@ -150,6 +150,7 @@ function axes(context, layer, box, countsAlone) {
 function drawCross(context, box) {
   if (!state.cross) return;
   const { step, row } = state.cross;
+  if (step < state.t0 || step >= state.t1 || row < state.r0 || row >= state.r1) return;
   const x = box.x + ((step + 0.5 - state.t0) / (state.t1 - state.t0)) * box.width;
   const y = box.y + ((row + 0.5 - state.r0) / (state.r1 - state.r0)) * box.height;
   context.strokeStyle = ink("mark");
@@ -188,8 +189,7 @@ function readCross() {
   const neuron = neuronAt(layer, row);
   const words = [`step ${number(stepOf(step))}`];
   if (neuron === null || layer.missing(step, step + 1).length) {
-    const channel = state.order === "channel"
-      ? (state.channel ?? row) : Math.floor((neuron ?? 0) / layer.positions);
+    const channel = state.channel ?? (state.order === "channel" ? row : Math.floor(row / layer.positions));
     words.push(`channel ${channel}`);
   } else {
     words.push(layer.place(neuron), layer.fires(step, neuron) ? "fires" : "silent",
@@ -200,6 +200,12 @@ function readCross() {
 }
 
 const tell = (text) => (at("read").textContent = text);
+
+// Takes the cross-hair away, and what it read.
+function leave() {
+  state.cross = null;
+  tell("");
+}
 
 // Changes of the window; all keep it within the layer, a step and a row at least.
 function show({ t0 = state.t0, t1 = state.t1, r0 = state.r0, r1 = state.r1 }) {
@@ -223,14 +229,18 @@ function schedule() {
   });
 }
 
+// A length that is longer or shorter by one at least.
+const zoomed = (length, factor) =>
+  factor > 1 ? Math.max(length + 1, length * factor) : Math.max(1, Math.min(length - 1, length * factor));
+
 function zoomTime(factor, around = (state.t0 + state.t1) / 2) {
-  const length = Math.max(1, (state.t1 - state.t0) * factor);
+  const length = zoomed(state.t1 - state.t0, factor);
   const share = (around - state.t0) / (state.t1 - state.t0);
   show({ t0: around - share * length, t1: around + (1 - share) * length });
 }
 
 function zoomRows(factor, around = (state.r0 + state.r1) / 2) {
-  const length = Math.max(1, (state.r1 - state.r0) * factor);
+  const length = zoomed(state.r1 - state.r0, factor);
   const share = (around - state.r0) / (state.r1 - state.r0);
   show({ r0: around - share * length, r1: around + (1 - share) * length });
 }
@@ -256,16 +266,19 @@ function moveCross(steps, rows) {
 const showAll = () => show({ t0: 0, t1: run.steps, r0: 0, r1: rowsOf(state.layer).rows });
 
 function setOrder(order) {
-  if (order === "rate" && !state.layer.totals) return tell("Rates of this many neurons are not in the page.");
+  if (order === "rate" && !state.layer.totals) {
+    document.querySelector(`input[value="${state.order}"]`).checked = true;
+    return tell("Rates of this many neurons are not in the page.");
+  }
   state.order = order;
-  state.cross = null;
+  leave();
   document.querySelector(`input[value="${order}"]`).checked = true;
   show({ r0: 0, r1: rowsOf(state.layer).rows });
 }
 
 function setChannel(channel) {
   state.channel = channel;
-  state.cross = null;
+  leave();
   at("channel").value = channel ?? "";
   show({ r0: 0, r1: rowsOf(state.layer).rows });
   if (state.layer.totals) drawMaps(at("maps"), state.layer, state.channel, focused);
@@ -278,7 +291,8 @@ async function openLayer(index) {
   if (layer !== chosen) return;
   state.layer?.rest();
   state.layer = layer;
-  state.channel = state.cross = null;
+  state.channel = null;
+  leave();
   focused = 0;
   at("channel").replaceChildren(new Option("all", ""),
     ...Array.from({ length: layer.channels }, (_, c) => new Option(c, c)));
@@ -290,6 +304,8 @@ async function openLayer(index) {
   show({ r0: 0, r1: rowsOf(layer).rows });
   draw();
 }
+
+const goTo = (index) => openLayer(index).catch((error) => tell(`not shown: ${error.message}`));
 
 function showFacts(layer) {
   const about = layer.about;
@@ -318,7 +334,7 @@ function fillIn() {
   document.title = `${run.file} - spikes`;
   at("file").textContent = run.file;
   at("about").textContent = `${run.status}; ${number(run.steps)} of ${number(run.planned)} steps` +
-    `${run.every > 1 ? `, one of ${run.every}` : ""}, ${1000 * run.dt} ms each`;
+    `${run.every > 1 ? `, one of ${run.every}` : ""}` + (run.dt === null ? "" : `, ${1000 * run.dt} ms each`);
   at("warnings").replaceChildren(...run.layers.flatMap((about) => about.warnings).map((warning) => {
     const line = document.createElement("p");
     line.textContent = warning;
@@ -340,7 +356,7 @@ function fillIn() {
     path.setAttribute("d", sparkPath(about.trace));
     spark.append(path);
     button.append(name, words, spark);
-    button.addEventListener("click", () => openLayer(index));
+    button.addEventListener("click", () => goTo(index));
     item.append(button);
     at("layers").append(item);
   });
@@ -381,16 +397,20 @@ function csvOf() {
     .sort((a, b) => a - b);
   const names = layer.axes.filter((axis) => axis !== "neuron");
   const lines = [["step", "neuron", ...names].join(",")];
+  const wanted = new Uint8Array(layer.neurons);
+  for (const neuron of neurons) wanted[neuron] = 1;
   for (let step = state.t0; step < state.t1; step++)
-    for (const neuron of neurons)
-      if (layer.fires(step, neuron))
+    layer.eachSpike(step, (neuron) => {
+      if (wanted[neuron])
         lines.push([stepOf(step), neuron, ...(names.length ? layer.position(neuron) : [])].join(","));
+    });
   return `${lines.join("\n")}\n`;
 }
 
 function saveCsv() {
+  if (state.layer.about.countsOnly) return tell("Only counts were recorded; there are no spikes to save.");
   if (state.layer.missing(state.t0, state.t1).length)
-    return tell("Not all spikes of this window are here; shorten the time.");
+    return tell("Not all spikes of these steps are in this page; choose a window whose spikes are.");
   if (state.spikes > 5e6) return tell("More than 5,000,000 spikes; shorten the time.");
   save(new Blob([csvOf()], { type: "text/csv" }), windowName("csv"));
 }
@@ -454,8 +474,8 @@ const ACTIONS = {
   "+": () => zoomTime(0.5), "=": () => zoomTime(0.5), "-": () => zoomTime(2),
   "<": () => zoomRows(2), ">": () => zoomRows(0.5), 0: showAll,
   n: () => setOrder("neuron"), c: () => setOrder("channel"), r: () => setOrder("rate"),
-  PageUp: () => openLayer(Math.max(0, chosen.index - 1)),
-  PageDown: () => openLayer(Math.min(layers.length - 1, chosen.index + 1)),
+  PageUp: () => goTo(Math.max(0, chosen.index - 1)),
+  PageDown: () => goTo(Math.min(layers.length - 1, chosen.index + 1)),
   Escape: () => setChannel(null), s: saveCsv, p: savePng,
   d: () => setTheme(isDark() ? "light" : "dark"), "?": toggleKeys,
 };
@@ -469,7 +489,8 @@ function toggleKeys() {
 function followKeys() {
   document.addEventListener("keydown", (event) => {
     const element = event.target;
-    const typed = element.matches("select, input") || event.ctrlKey || event.metaKey || event.altKey;
+    const chooses = element.matches("select") || (element.matches("input") && event.key.startsWith("Arrow"));
+    const typed = chooses || event.ctrlKey || event.metaKey || event.altKey;
     if (typed || (element === at("maps") && (event.key in CROSS || event.key === "Enter"))) return;
     const arrow = event.key in CROSS;
     if (arrow && !event.shiftKey && element !== at("raster") && element !== document.body) return;
@@ -480,7 +501,9 @@ function followKeys() {
   });
   const maps = at("maps");
   const look = (channel) => {
-    focused = Math.min(state.layer.channels - 1, Math.max(0, channel));
+    channel = Math.min(state.layer.channels - 1, Math.max(0, channel));
+    if (channel === focused) return;
+    focused = channel;
     drawMaps(maps, state.layer, state.channel, focused);
     const rates = Array.from({ length: state.layer.positions }, (_, i) =>
       state.layer.rate(focused * state.layer.positions + i));
@@ -515,7 +538,10 @@ function followButtons() {
   at("orders").addEventListener("change", (event) => setOrder(event.target.value));
   at("channel").addEventListener("change", (event) =>
     setChannel(event.target.value === "" ? null : Number(event.target.value)));
-  window.addEventListener("resize", schedule);
+  window.addEventListener("resize", () => {
+    schedule();
+    if (state.layer?.totals) drawMaps(at("maps"), state.layer, state.channel, focused);
+  });
 }
 
 async function start() {

@@ -6,7 +6,7 @@ else. Numbers are packed, compressed with gzip, which browsers undo, and written
 
 import gzip
 import html
-import json
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from srcsnn.files import json_text
+from srcsnn.rasters.density import channel_bins
 from srcsnn.rasters.layer import LayerRaster
 from srcsnn.rasters.layout import channels_of
 from srcsnn.rasters.reader import Raster
@@ -135,16 +137,16 @@ def _template(raster: Raster, served: bool) -> tuple[str, str]:
     def text(name: str) -> str:
         return folder.joinpath(name).read_text("utf-8")
 
-    page = text("page.html")
-    about = json.dumps(_about(raster, served)).replace("<", "\\u003c")  # no end of the element
-    for place, content in {
-        "TITLE": html.escape(raster.path.name),
+    contents = {
+        "TITLE": html.escape(raster.name),
         "STYLE": text("page.css"),
-        "ABOUT": about,
+        "ABOUT": json_text(_about(raster, served)).replace("<", "\\u003c"),  # no end of the element
         "SCRIPT": "\n".join(map(text, _SCRIPTS)),
-    }.items():
-        page = page.replace(f"{{{{{place}}}}}", content)
-    head, tail = page.split("{{DATA}}")
+    }
+    head, tail = (
+        re.sub(r"\{\{([A-Z]+)\}\}", lambda place: contents[place[1]], part)
+        for part in text("page.html").split("{{DATA}}")
+    )
     return head, tail
 
 
@@ -164,7 +166,7 @@ def _about(raster: Raster, served: bool) -> dict[str, Any]:  # Any: whatever JSO
             }
         )
     return {
-        "file": raster.path.name,
+        "file": raster.name,
         "status": raster.status,
         "steps": raster.steps_valid,
         "planned": -(-raster.steps_planned // raster.every),
@@ -185,11 +187,8 @@ def _counts(layer: LayerRaster) -> Iterator[tuple[str, npt.NDArray[np.uint32]]]:
     if layer.neurons <= _LARGEST_TOTALS:
         yield "totals", layer.neuron_counts().ravel().astype("<u4")
     bin = _overview_bin(layer)
-    overview = []
-    for first in range(0, layer.recorded, 256 * bin):
-        counts = layer.channel_counts(slice(first, first + 256 * bin))
-        overview.append(np.add.reduceat(counts, np.arange(0, len(counts), bin), axis=0))
-    yield "overview", np.concatenate(overview).astype("<u4")
+    overview = [counts.astype("<u4") for counts in channel_bins(layer, bin)]
+    yield "overview", np.concatenate(overview)
     yield "population", layer.population_counts().astype("<u4")
 
 

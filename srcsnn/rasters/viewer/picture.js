@@ -138,7 +138,7 @@ function drawPopulation(canvas, rates, t0, t1, every, mark) {
   context.textBaseline = "middle";
   context.fillText("rate", 0, 0);
   context.restore();
-  if (mark !== null) {
+  if (mark !== null && mark >= t0 && mark < t1) {
     context.strokeStyle = ink("mark");
     const x = box.x + ((mark + 0.5 - t0) / (t1 - t0)) * box.width;
     line(context, x, box.y, x, box.y + box.height);
@@ -167,7 +167,7 @@ function mapGrid(layer, width) {
   const fair = Math.ceil(Math.sqrt((layer.channels * tall * 1.2) / wide));
   const across = Math.max(1, Math.min(layer.channels, fair, Math.floor(width / 22)));
   const tile = Math.min(width / across, shape.length === 1 ? width : 150);
-  const high = Math.max(6, ((tile - 3) * tall) / wide) + 3;
+  const high = Math.min(400, Math.max(6, ((tile - 3) * tall) / wide)) + 3; // canvases have a limit
   return { tall, wide, across, tile, high, down: Math.ceil(layer.channels / across) };
 }
 

@@ -1,8 +1,10 @@
 """Serves the page and, as it asks for them, the spikes of an open file; to this machine alone."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
 from urllib.parse import parse_qs, urlsplit
 
 from srcsnn.errors import RasterError
@@ -17,8 +19,9 @@ def serve(
 ) -> None:
     """Serves until it is interrupted.
 
-    One request at a time, as HDF5 reads for one at a time. Requests under another name than that of
-    this machine are refused: a page from elsewhere must not read the file through the browser.
+    Spikes are read for one request at a time, as HDF5 wants it. Requests under another name than
+    that of this machine are refused: a page from elsewhere must not read the file through the
+    browser.
 
     Args:
         raster: An open file.
@@ -31,8 +34,11 @@ def serve(
     page = served_page(raster).encode()
     layers = list(raster.values())
     block = block_steps(raster)
+    reading = Lock()
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 60  # a connection that says nothing is let go
+
         def do_GET(self) -> None:  # named by the base class
             if self.headers.get("Host", "").rsplit(":", 1)[0] not in (_LOOPBACK, "localhost"):
                 self.send_error(HTTPStatus.FORBIDDEN, "only for this machine")
@@ -55,7 +61,8 @@ def serve(
                 self.send_error(HTTPStatus.BAD_REQUEST, "asks for no layer and step of the file")
                 return
             try:
-                bits = packed_bits(layer, first, first + block)
+                with reading:
+                    bits = packed_bits(layer, first, first + block)
             except RasterError as error:
                 self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=str(error))
                 return
@@ -65,18 +72,19 @@ def serve(
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # the page does not want it any more
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Says nothing: the page tells what it asks for."""
 
     try:
-        server = HTTPServer((_LOOPBACK, port), Handler)
+        server = ThreadingHTTPServer((_LOOPBACK, port), Handler)
     except OSError as cause:
         raise RasterError(
             f"cannot serve at port {port}: {cause.strerror}; choose another, or 0 for any"
         ) from cause
-    with server:
+    with server, suppress(KeyboardInterrupt):
         ready(f"http://{_LOOPBACK}:{server.server_port}/")
         server.serve_forever()
