@@ -79,7 +79,7 @@ def _part(text: str, raster: "Raster") -> slice:
     except ValueError as cause:
         raise ConfigError(f"--window {text}: right would be two steps, such as 100:200") from cause
     start, stop = (int(at) for at in np.searchsorted(raster.steps, [first, last]))
-    if start >= stop:
+    if first < 0 or start >= stop:
         raise ConfigError(
             f"--window {text}: holds no recorded step; they go from 0 to {raster.steps[-1]}"
         )

@@ -154,6 +154,7 @@ def test_the_page_is_beside_the_file_if_no_other_place_is_named(rasters, tmp_pat
         (["first.h5", "-o", "first.h5"], 2, "both the raster to read and the page"),
         (["first.h5", "-o", "x.html", "--window", "3"], 2, "right would be two steps"),
         (["first.h5", "-o", "x.html", "--window", "40:50"], 2, "they go from 0 to 39"),
+        (["first.h5", "-o", "x.html", "--window=-5:10"], 2, "they go from 0 to 39"),
         (["first.h5", "-o", "x.html", "--serve"], 2, "--serve writes no page"),
         (["first.h5", "-o", "x.html", "--budget", "inf"], 2, "less than or equal to"),
         (["nowhere.h5", "-o", "x.html"], 1, "no such file"),

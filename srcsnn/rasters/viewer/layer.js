@@ -52,8 +52,9 @@ class Layer {
     );
   }
 
-  // Forgets what was only worked out to draw it.
+  // Forgets what was only worked out or asked for to draw it.
   rest() {
+    if (this.run.served) this.blocks.clear();
     this.cached = { key: null, ranked: null, cells: new Map(), bits: new Map() };
   }
 

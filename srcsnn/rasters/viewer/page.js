@@ -70,6 +70,7 @@ function draw() {
   const started = performance.now();
   const missing = layer.missing(state.t0, state.t1);
   if (missing.length && layer.canAskFor(missing)) {
+    at("window").textContent = "Reading the file ...";
     layer.ask(missing).then(draw, (error) => tell(`not read: ${error.message}`));
     return;
   }
