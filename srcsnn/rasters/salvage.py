@@ -24,6 +24,7 @@ from srcsnn.rasters.checks import Checked, damage_named, open_file
 from srcsnn.rasters.layout import channels_of, unpack
 from srcsnn.rasters.validation import validate
 
+_CLOSED = ("complete", "stopped at step ", "aborted at step ")  # how a status then begins
 _LARGEST_CHUNK = 64 * 1024**2
 _BYTES_AT_ONCE = 16 * 1024**2
 
@@ -65,7 +66,7 @@ def repair(path: str | Path, output: str | Path) -> Salvage | None:
         promised = checked.small("steps_valid", (1,))[0]
         every = checked.whole(file, "every", 1)
         before = checked.status()
-        if before not in ("", "recording") and not validate(path).violations:
+        if before.startswith(_CLOSED) and not validate(path).violations:
             return None
         rows, totals = _exact_rows(checked, promised, every)
     if rows == 0:
@@ -82,7 +83,7 @@ def repair(path: str | Path, output: str | Path) -> Salvage | None:
 
 
 def _status(before: str, rows: int, promised: int, every: int) -> str:
-    if rows == promised and before not in ("", "recording"):
+    if rows == promised and before.startswith(_CLOSED):
         return before
     why = "later steps were lost" if rows < promised else "killed while recording"
     return f"aborted at step {(rows - 1) * every + 1}: {why}"

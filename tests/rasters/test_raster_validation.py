@@ -317,3 +317,12 @@ def test_bytes_overwritten_anywhere_give_a_valid_file_or_a_reason(run, tmp_path)
         outcomes.append("sound" if saved is None else "saved")
         assert validate(path if saved is None else tmp_path / "saved.h5").violations == ()
     assert {"refused", "saved"} <= set(outcomes)
+
+
+def test_a_status_that_means_nothing_is_written_anew(run, tmp_path):
+    path, _ = run
+    with h5py.File(path, "r+") as file:
+        file["status"][()] = b"done"
+    assert (
+        repair(path, tmp_path / "saved.h5").status == "aborted at step 600: killed while recording"
+    )
