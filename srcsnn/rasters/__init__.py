@@ -3,7 +3,7 @@
 `HDF5Recorder` streams the spikes of every layer to a file with constant memory; `open_raster`
 reads parts of it; `summarize` says in a line per layer what happened; `fano_factor`, `synchrony`
 and `correlations` say how regularly and how much together neurons fired. The format is specified in
-`docs/reference/raster-format.md`. Needs only NumPy, h5py and isal.
+`docs/reference/raster-format.md`. Needs only NumPy and h5py; isal makes recording faster.
 """
 
 from srcsnn.rasters.events import Events, Intervals

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from isal import isal_zlib
+
+try:
+    from isal.isal_zlib import compress
+except ModuleNotFoundError:  # not every machine has it; the format is the same
+    from zlib import compress
 
 _LEVEL = 1
 
@@ -30,4 +34,4 @@ def deflated_chunks(
                     whole = np.zeros(chunk, np.uint8)
                     whole[: part.shape[0], : part.shape[1], : part.shape[2]] = part
                     part = whole
-                yield (t, row, byte), isal_zlib.compress(np.ascontiguousarray(part), _LEVEL)
+                yield (t, row, byte), compress(np.ascontiguousarray(part), _LEVEL)
