@@ -73,15 +73,18 @@ def map_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None = 
     """
     chosen = _chosen(raster, layers)
     sheets = [_sheet(layer.rates()) for layer in chosen]
-    heights = [
-        0.6 + min(_HEIGHT_IN, _WIDTH_IN * sheet.shape[0] / sheet.shape[1]) for sheet, _ in sheets
-    ]
+    wanted = [_WIDTH_IN * sheet.shape[0] / sheet.shape[1] for sheet, _ in sheets]
+    heights = [0.6 + min(_HEIGHT_IN, max(0.6, height)) for height in wanted]
     figure = new_figure(11, 0.5 + sum(heights))
     grid = figure.add_gridspec(len(chosen), 1, height_ratios=heights)
     for index, (layer, (sheet, corners)) in enumerate(zip(chosen, sheets, strict=True)):
         panel = figure.add_subplot(grid[index])
-        image = panel.imshow(sheet, cmap=shades(), vmin=LEAST, vmax=np.nanmax(sheet) or 1)
-        for channel, (y, x) in corners.items():
+        # Pixels are square where they are places, unless that would be a thread.
+        square = len(layer.shape) > 2 and wanted[index] <= _HEIGHT_IN
+        top = float(np.nanmax(sheet)) or 1.0
+        image = panel.imshow(sheet, cmap=shades(), vmin=LEAST, vmax=top)
+        panel.set_aspect("equal" if square else "auto")
+        for channel, (y, x) in corners.items() if len(layer.shape) > 2 else ():
             panel.annotate(
                 str(channel), (x, y), xytext=(1, -1), textcoords="offset points",
                 va="top", fontsize=6, color="#0072B2",
@@ -184,9 +187,9 @@ def _sheet(
     busiest = np.argsort(-rates.sum(axis=(1, 2)), kind="stable")[:LARGEST_MAPS]
     shown = np.sort(busiest)
     height, width = rates.shape[1:]
-    across = max(_ACROSS, round(np.sqrt(len(shown) * 4 * height / width)))
+    across = max(_ACROSS, round(np.sqrt(len(shown) * 4 * height / width))) if height > 1 else 1
     down = -(-len(shown) // across)
-    gap = 1 + max(height, width) // 16
+    gap = 1 + min(height, width) // 16 if height > 1 else 0
     sheet = np.full((down * (height + gap) - gap, across * (width + gap) - gap), np.nan)
     corners = {}
     for place, channel in enumerate(shown):
