@@ -37,7 +37,7 @@ def view(
 ) -> None:
     """Make a page that shows a raster file in any browser, without a network."""
     from srcsnn.errors import ConfigError
-    from srcsnn.files import check_distinct, check_target, write_atomically
+    from srcsnn.files import check_distinct, check_target, replacing
     from srcsnn.rasters import open_raster
     from srcsnn.rasters.viewer import serve as run
     from srcsnn.rasters.viewer import write_page
@@ -53,11 +53,8 @@ def view(
         check_distinct({"the page": page}, read={"the raster to read": raster})
         check_target(page, overwrite=overwrite, error=ConfigError)
         windows = None if window is None else [_part(text, opened) for text in window]
-        done = []
-        write_atomically(
-            page, lambda file: done.append(write_page(opened, file, int(budget * 1e6), windows))
-        )
-        (made,) = done
+        with replacing(page) as place, place.open("xb") as file:
+            made = write_page(opened, file, int(budget * 1e6), windows)
         say(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
         if all(each.counts_only for each in opened.values()):
             say("only counts were recorded, so that the page shows channels, not spikes")

@@ -19,7 +19,9 @@ import numpy as np
 from srcsnn.errors import RasterError
 from srcsnn.rasters.layout import FORMAT, FORMAT_VERSION, channels_of, packing_of
 
-_LARGEST_CHUNK = 64 * 1024**2
+LARGEST_CHUNK = 64 * 1024**2
+"""Bytes of a chunk that is read at all."""
+
 _LARGEST_CONFIG = 64 * 1024**2
 _RETRY = "copy the file again, or record again"
 
@@ -216,7 +218,7 @@ class Checked:
                 f"steps_valid promises; {_RETRY}"
             )
         chunks = dataset.chunks
-        if chunks is None or math.prod(chunks) * dataset.dtype.itemsize > _LARGEST_CHUNK:
+        if chunks is None or math.prod(chunks) * dataset.dtype.itemsize > LARGEST_CHUNK:
             self.refuse(f"damaged: {dataset.name} is not in chunks of up to 64 MiB")
         need = math.prod(
             -(-size // chunk) for size, chunk in zip((rows, *shape), chunks, strict=True)

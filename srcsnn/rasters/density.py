@@ -1,6 +1,6 @@
 """A layer's spikes as a picture: firing rates in cells of some neurons and some steps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +30,14 @@ class Density:
 
 
 def density(layer: LayerRaster, height: int, width: int) -> Density:
-    """The raster of a layer in at most height x width cells; all neurons and steps are in it.
+    """The raster of a layer in cells; all neurons and steps are in it.
 
     Where only counts were recorded, a row is a channel or several.
+
+    Args:
+        layer: Of an open file.
+        height: Rows of cells, at most.
+        width: Columns of cells, at most.
 
     Raises:
         RasterError: If the file is damaged.
@@ -41,25 +46,25 @@ def density(layer: LayerRaster, height: int, width: int) -> Density:
     units = channels_of(layer.shape) if layer.counts_only else layer.neurons
     group = -(-units // height)
     edges = np.arange(0, units, group)
+    pieces: Iterable[npt.NDArray[np.integer[Any]]] = (
+        channel_bins(layer, bin)
+        if layer.counts_only
+        else (counts.reshape(len(counts), -1) for counts in layer.binned(bin))
+    )
     spikes = np.concatenate(
-        [np.add.reduceat(counts, edges, axis=1, dtype=np.int64) for counts in _counts(layer, bin)]
+        [np.add.reduceat(counts, edges, axis=1, dtype=np.int64) for counts in pieces]
     )
     per_row = group * (layer.neurons // units)
     cells = _sizes(layer.recorded, bin)[:, None] * _sizes(layer.neurons, per_row)
     return Density((spikes / cells).T, per_row, bin)
 
 
-def _counts(layer: LayerRaster, bin: int) -> Iterator[npt.NDArray[np.integer[Any]]]:
-    """Spikes in bins of steps, some bins at once: of neurons, or of channels if that is all."""
-    if not layer.counts_only:
-        for binned in layer.binned(bin):
-            yield binned.reshape(len(binned), -1)
-        return
-    yield from channel_bins(layer, bin)
-
-
 def channel_bins(layer: LayerRaster, bin: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Spikes of each channel in bins of steps, some bins at once, (b, C)."""
+    """Spikes of each channel in bins of recorded steps, some bins at once, (b, C).
+
+    Raises:
+        RasterError: If the file is damaged.
+    """
     length = bin * max(1, _BYTES_AT_ONCE // (8 * bin * channels_of(layer.shape)))
     for first in range(0, layer.recorded, length):
         counts = layer.channel_counts(slice(first, first + length))

@@ -321,11 +321,11 @@ class LayerRaster:
             from scipy.sparse import csr_array
         except ModuleNotFoundError as cause:
             raise RasterError("to_scipy needs SciPy: pip install scipy") from cause
-        blocks = [self.spikes(part).reshape(-1, self.neurons) for part in self._parts(self.neurons)]
-        indices = np.concatenate([np.nonzero(block)[1] for block in blocks])
-        ends = np.concatenate([[0], *(block.sum(axis=1) for block in blocks)]).cumsum()
-        ones = np.ones(len(indices), np.uint8)
-        return csr_array((ones, indices, ends), shape=(self._rows, self.neurons))
+        events = self.events()
+        ends = np.searchsorted(events.steps, self.steps, side="right")
+        ones = np.ones(len(events.neurons), np.uint8)
+        starts = np.append(0, ends)
+        return csr_array((ones, events.neurons, starts), shape=(self._rows, self.neurons))
 
     def _parts(self, row_bytes: int, steps: slice | None = None, unit: int = 1) -> Iterator[slice]:
         """Cuts recorded steps into parts of some megabytes, each a multiple of `unit` rows."""

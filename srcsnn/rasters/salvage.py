@@ -20,12 +20,11 @@ import numpy.typing as npt
 
 from srcsnn.errors import RasterError
 from srcsnn.files import replacing
-from srcsnn.rasters.checks import Checked, damage_named, open_file
+from srcsnn.rasters.checks import LARGEST_CHUNK, Checked, damage_named, open_file
 from srcsnn.rasters.layout import channels_of, unpack
 from srcsnn.rasters.validation import validate
 
 _CLOSED = ("complete", "stopped at step ", "aborted at step ")  # how a status then begins
-_LARGEST_CHUNK = 64 * 1024**2
 _BYTES_AT_ONCE = 16 * 1024**2
 
 Totals = dict[str, npt.NDArray[np.int64]]
@@ -163,7 +162,7 @@ def _read(dataset: Any, part: slice) -> npt.NDArray[Any]:
 
 def _chunk_rows(dataset: Any, part: slice) -> Iterator[slice]:
     """The part cut at the chunks' edges, as long as all chunks are in the file."""
-    if math.prod(dataset.chunks) * dataset.dtype.itemsize > _LARGEST_CHUNK:
+    if math.prod(dataset.chunks) * dataset.dtype.itemsize > LARGEST_CHUNK:
         return
     height = dataset.chunks[0]
     inner = [range(0, n, c) for n, c in zip(dataset.shape[1:], dataset.chunks[1:], strict=True)]

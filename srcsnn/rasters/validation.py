@@ -1,8 +1,8 @@
 """Checks a raster file against `docs/reference/raster-format.md` and says all that is wrong.
 
-Written from that page alone: it shares no code with what writes the files, nor with the reader, so
-that a mistake of theirs is not its own. Structure first; contents only of what has its structure.
-`Any` throughout: h5py ships no types.
+Written from that page alone: but for opening the file it shares no code with what writes and reads
+such files, so that a mistake of theirs is not its own. Structure first; contents only of what has
+its structure. `Any` throughout: h5py ships no types.
 """
 # ruff: noqa: ANN401
 
@@ -19,31 +19,22 @@ import h5py
 import numpy as np
 
 from srcsnn.rasters.checks import Checked, damage_named, open_file
+from srcsnn.rasters.violations import (
+    Violation,
+    attribute,
+    dtype_of,
+    first_of,
+    growing,
+    number_of,
+    small,
+)
 
 _CHUNK = 256 * 1024
-_LARGEST_CHUNK = 64 * 1024**2
 _ROWS_AT_ONCE_BYTES = 4 * 1024**2
 _KINDS = ("input", "conv", "linear", "sum")
 _STATUS = re.compile(
     r"complete|recording|(stopped) at step (\d+) of (\d+)|(aborted) at step (\d+):.*"
 )
-_NUMBERS = {"<i8": "int64", "<f8": "float64", "|u1": "uint8", "<u2": "uint16", "<u4": "uint32"}
-
-
-@dataclass(frozen=True)
-class Violation:
-    """Something in a file that is not as specified.
-
-    Attributes:
-        where: Path of the group, dataset or attribute in the file.
-        problem: What is there, and what the specification asks for.
-    """
-
-    where: str
-    problem: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.problem}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ def validate(path: str | Path) -> Validation:
         if linked:
             return Validation(tuple(linked), (version[0], version[1]), 0, 0)
         found = list(_root(file))
-        rows = _first(file.get("steps_valid"), 1)
+        rows = first_of(file.get("steps_valid"), 1)
         layers = file.get("layers")
         groups = dict(layers) if isinstance(layers, h5py.Group) else {}
         found += _indices(groups)
@@ -93,20 +84,20 @@ def _root(file: Any) -> Iterator[Violation]:
     superblock = file.id.get_create_plist().get_version()[0]
     if superblock != 0:
         yield Violation("/", f"superblock version {superblock}; it must be 0")
-    if _dtype(file, "format_version") != "<i8":
+    if dtype_of(file, "format_version") != "<i8":
         yield Violation("/ attribute format_version", "must be two numbers, int64")
-    yield from _attribute(file, "dt_s", "<f8", smallest=np.nextafter(0, 1))
-    yield from _attribute(file, "steps_planned", "<i8", smallest=0)
-    yield from _attribute(file, "every", "<i8", smallest=1)
-    yield from _attribute(file, "software", str)
+    yield from attribute(file, "dt_s", "<f8", smallest=np.nextafter(0, 1))
+    yield from attribute(file, "steps_planned", "<i8", smallest=0)
+    yield from attribute(file, "every", "<i8", smallest=1)
+    yield from attribute(file, "software", str)
     yield from _created(file)
-    yield from _small(file, "steps_valid", "<i8", (1,))
-    yield from _small(file, "complete", "|u1", (1,))
-    yield from _small(file, "counts_rows", "<i8", (2,))
+    yield from small(file, "steps_valid", "<i8", (1,))
+    yield from small(file, "complete", "|u1", (1,))
+    yield from small(file, "counts_rows", "<i8", (2,))
     yield from _provenance(file)
     if not isinstance(file.get("layers"), h5py.Group) or not len(file["layers"]):
         yield Violation("/layers", "there must be a group with a layer or more")
-    rows, every = _first(file.get("steps_valid"), 1), _number(file, "every") or 1
+    rows, every = first_of(file.get("steps_valid"), 1), number_of(file, "every") or 1
     if rows < 1:
         yield Violation("/steps_valid", f"is {rows}; no row counts")
     yield from _steps(file, rows, every)
@@ -123,7 +114,7 @@ def _links(parent: Any, depth: int = 3) -> Iterator[Violation]:
 
 
 def _created(file: Any) -> Iterator[Violation]:
-    yield from _attribute(file, "created", str)
+    yield from attribute(file, "created", str)
     text = file.attrs.get("created", "")
     try:
         offset = datetime.fromisoformat(str(text)).utcoffset()
@@ -156,7 +147,7 @@ def _steps(file: Any, rows: int, every: int) -> Iterator[Violation]:
         if "steps" in file:
             yield Violation("/steps", "is only to be there if every is above 1")
         return
-    yield from (wrong := list(_growing(file, "steps", ("<i8",), (), rows)))
+    yield from (wrong := list(growing(file, "steps", ("<i8",), (), rows)))
     if not wrong:
         odd = np.flatnonzero(file["steps"][:rows] != every * np.arange(rows))
         if len(odd):
@@ -165,8 +156,8 @@ def _steps(file: Any, rows: int, every: int) -> Iterator[Violation]:
 
 def _ending(file: Any, rows: int, every: int) -> Iterator[Violation]:
     """How the recording ended: three places say it, and the number of rows."""
-    planned = _number(file, "steps_planned") or 0
-    complete = _first(file.get("complete"), 0)
+    planned = number_of(file, "steps_planned") or 0
+    complete = first_of(file.get("complete"), 0)
     status = file.get("status")
     if not isinstance(status, h5py.Dataset) or status.shape != () or status.dtype.kind != "S":
         yield Violation("/status", "there must be a text of up to 256 bytes")
@@ -188,12 +179,12 @@ def _ending(file: Any, rows: int, every: int) -> Iterator[Violation]:
     if known[1] and int(known[3]) != planned:
         yield Violation("/status", f"is {text!r}, but {planned} steps were planned")
     counted = file.get("counts_rows")
-    if text != "recording" and _first(counted, -1) != rows:
+    if text != "recording" and first_of(counted, -1) != rows:
         yield Violation("/counts_rows", f"does not cover the {rows} rows of a closed file")
 
 
 def _indices(groups: dict[str, Any]) -> Iterator[Violation]:
-    indices = sorted(_number(group, "index") or 0 for group in groups.values())
+    indices = sorted(number_of(group, "index") or 0 for group in groups.values())
     if indices != list(range(len(groups))):
         yield Violation("/layers", f"have indices {indices}; they must be 0 to {len(groups) - 1}")
     for name in groups:
@@ -229,7 +220,7 @@ def _layer(group: Any, name: str, rows: int, file: Any) -> Iterator[Violation]:
 
 
 def _layer_attributes(group: Any) -> Iterator[Violation]:
-    yield from _attribute(group, "index", "<i8", smallest=0)
+    yield from attribute(group, "index", "<i8", smallest=0)
     for name, allowed in {
         "kind": _KINDS, "bit_order": ("little",), "record": ("full", "counts"),
         "NX_class": ("NXdata",), "signal": ("counts_ct",),
@@ -241,7 +232,7 @@ def _layer_attributes(group: Any) -> Iterator[Violation]:
             )
     for name in ("threshold", "decay"):
         if name in group.attrs:
-            yield from _attribute(group, name, "<f8", smallest=-np.inf)
+            yield from attribute(group, name, "<f8", smallest=-np.inf)
 
 
 def _datasets(
@@ -253,11 +244,11 @@ def _datasets(
     if counts_only and "bits" in group:
         yield Violation(f"{group.name}/bits", "must not be there if record is 'counts'")
     if not counts_only:
-        yield from _growing(group, "bits", ("|u1",), inner, rows, _CHUNK)
-    yield from _growing(group, "counts_ct", ("|u1", "<u2", "<u4"), (channels,), rows, _CHUNK)
-    yield from _small(group, "counts_n", "<u4", shape)
+        yield from growing(group, "bits", ("|u1",), inner, rows, _CHUNK)
+    yield from growing(group, "counts_ct", ("|u1", "<u2", "<u4"), (channels,), rows, _CHUNK)
+    yield from small(group, "counts_n", "<u4", shape)
     if counts_only:
-        yield from _small(group, "counts_n_alt", "<u4", shape)
+        yield from small(group, "counts_n_alt", "<u4", shape)
     elif "counts_n_alt" in group:
         yield Violation(f"{group.name}/counts_n_alt", "is only to be there if record is 'counts'")
 
@@ -336,90 +327,3 @@ class _Rows:
     def __str__(self) -> str:
         more = f" and {self.number - 1} more" if self.number > 1 else ""
         return f"row {self.first}{more}"
-
-
-def _attribute(
-    item: Any, name: str, kind: str | type, smallest: float | None = None
-) -> Iterator[Violation]:
-    where = f"{item.name} attribute {name}"
-    value = item.attrs.get(name)
-    if kind is str:
-        if not isinstance(value, str):
-            yield Violation(where, "must be a text")
-        return
-    number = np.asarray(value)
-    if isinstance(value, h5py.Empty) or number.shape != () or _dtype(item, name) != kind:
-        yield Violation(where, f"must be a number, {_NUMBERS[str(kind)]}")
-    elif smallest is not None and not np.isfinite(number):
-        yield Violation(where, f"is {number}; it must be finite")
-    elif smallest is not None and number < smallest:
-        above = "above 0" if 0 < smallest < 1 else f"{smallest} or more"
-        yield Violation(where, f"is {number}; it must be {above}")
-
-
-def _dtype(item: Any, name: str) -> str | None:
-    """The type of an attribute in the file; its value comes in the byte order of this machine."""
-    return item.attrs.get_id(name).dtype.str if name in item.attrs else None
-
-
-def _small(group: Any, name: str, dtype: str, shape: tuple[int, ...]) -> Iterator[Violation]:
-    """A dataset of fixed size, contiguous and all there."""
-    dataset, where = group.get(name), f"{group.name.rstrip('/')}/{name}"
-    if not isinstance(dataset, h5py.Dataset):
-        yield Violation(where, f"there must be a dataset {_NUMBERS[dtype]} {list(shape)}")
-    elif dataset.dtype != np.dtype(dtype) or dataset.shape != shape:
-        yield Violation(
-            where, f"is {dataset.dtype} {list(dataset.shape)}, not {_NUMBERS[dtype]} {list(shape)}"
-        )
-    elif dataset.chunks is not None:
-        yield Violation(where, "must be contiguous")
-    elif dataset.id.get_storage_size() < math.prod(shape) * dataset.dtype.itemsize:
-        yield Violation(where, "is not there in full")
-
-
-def _growing(
-    group: Any,
-    name: str,
-    dtypes: tuple[str, ...],
-    inner: tuple[int, ...],
-    rows: int,
-    largest: int = _LARGEST_CHUNK,
-) -> Iterator[Violation]:
-    """A dataset of rows: chunked, compressed, and with all chunks that its rows need."""
-    dataset, where = group.get(name), f"{group.name.rstrip('/')}/{name}"
-    types = " or ".join(_NUMBERS[dtype] for dtype in dtypes)
-    if not isinstance(dataset, h5py.Dataset):
-        yield Violation(where, f"there must be a dataset {types} of rows {list(inner)}")
-        return
-    if dataset.dtype not in [np.dtype(dtype) for dtype in dtypes]:
-        yield Violation(where, f"is {dataset.dtype}, not {types}")
-    if dataset.shape[1:] != inner or not dataset.shape:
-        yield Violation(where, f"has rows {list(dataset.shape[1:])}; they must be {list(inner)}")
-        return
-    if dataset.shape[0] < rows:
-        yield Violation(where, f"has {dataset.shape[0]} rows, fewer than the {rows} that count")
-        return
-    if dataset.chunks is None or list(dataset._filters) != ["gzip"]:
-        yield Violation(where, "must be chunked and compressed by deflate (gzip) alone")
-        return
-    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    if size > largest:
-        yield Violation(where, f"has chunks of {size:,} bytes; {largest:,} are allowed")
-        return
-    need = math.prod(
-        -(-n // chunk) for n, chunk in zip((rows, *inner), dataset.chunks, strict=True)
-    )
-    if dataset.id.get_num_chunks() < need:
-        yield Violation(where, f"has {dataset.id.get_num_chunks()} chunks; its rows need {need}")
-
-
-def _first(dataset: Any, default: int) -> int:
-    """The first number of a dataset, or the default if there is none."""
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iu":
-        return default
-    return int(dataset[0]) if len(dataset.shape) == 1 and dataset.shape[0] else default
-
-
-def _number(item: Any, name: str) -> int | None:
-    value = np.asarray(item.attrs.get(name))
-    return int(value) if value.shape == () and value.dtype.kind in "iu" else None

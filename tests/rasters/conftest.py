@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout, RecordPolicy
+from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout, RecordPolicy, open_raster
 
 Spikes = dict[str, np.ndarray]
 
@@ -57,3 +57,18 @@ def record() -> Callable[..., None]:
                     recorder.record(name, values[step])
 
     return record
+
+
+@pytest.fixture
+def raster_of(tmp_path, record):
+    opened = []
+
+    def raster_of(spikes, policy=RecordPolicy()):  # noqa: B008
+        path = tmp_path / f"{len(opened)}.h5"
+        record(path, {"x": spikes}, (LayerLayout("x", spikes.shape[1:], "conv"),), policy)
+        opened.append(open_raster(path))
+        return opened[-1]
+
+    yield raster_of
+    for raster in opened:
+        raster.close()

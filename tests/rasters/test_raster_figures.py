@@ -15,21 +15,6 @@ from srcsnn.rasters.density import density
 from srcsnn.rasters.figures import map_figure, raster_figure
 
 
-@pytest.fixture
-def raster_of(tmp_path, record):
-    opened = []
-
-    def raster_of(spikes, policy=RecordPolicy()):  # noqa: B008
-        path = tmp_path / f"{len(opened)}.h5"
-        record(path, {"x": spikes}, (LayerLayout("x", spikes.shape[1:], "conv"),), policy)
-        opened.append(open_raster(path))
-        return opened[-1]
-
-    yield raster_of
-    for raster in opened:
-        raster.close()
-
-
 def draw(steps, *shape, rate=0.2):
     return np.random.default_rng(0).random((steps, *shape)) < rate
 

@@ -2,8 +2,9 @@
 
 A raster is ordered by time, NWB by unit. As the number of spikes of each neuron is known before,
 so is the place of every spike: events are collected up to a fixed number, sorted by neuron, and
-each neuron's are written behind those it has already.
+each neuron's are written behind those it has already. `Any`: h5py, hdmf and pynwb ship no types.
 """
+# ruff: noqa: ANN401
 
 import json
 import math
@@ -93,7 +94,7 @@ def _notes(raster: Raster, layers: Sequence[LayerRaster]) -> dict[str, Any]:
     }
 
 
-def _units(raster: Raster, layers: Sequence[LayerRaster], ends: npt.NDArray[np.int64]) -> Any:  # noqa: ANN401
+def _units(raster: Raster, layers: Sequence[LayerRaster], ends: npt.NDArray[np.int64]) -> Any:
     """The table, with room for the spike times; pynwb ships no types."""
     from hdmf.common import ElementIdentifiers, VectorData, VectorIndex
     from pynwb import H5DataIO
@@ -154,7 +155,7 @@ def _places(shape: tuple[int, ...]) -> dict[str, npt.NDArray[np.int32]]:
     return places
 
 
-def _fill(times: Any, raster: Raster, layer: LayerRaster, ends: npt.NDArray[np.int64]) -> None:  # noqa: ANN401
+def _fill(times: Any, raster: Raster, layer: LayerRaster, ends: npt.NDArray[np.int64]) -> None:
     """Writes the spike times of a layer; `ends` is where those of each neuron end, (N,)."""
     place = ends - layer.neuron_counts().ravel()
     blocks = (block for slab in layer.slabs() for block in layer.event_blocks(channels=slab))
@@ -172,7 +173,7 @@ def _fill(times: Any, raster: Raster, layer: LayerRaster, ends: npt.NDArray[np.i
         )
 
 
-def _append(times: Any, place: npt.NDArray[np.int64], events: Events, dt_s: float) -> None:  # noqa: ANN401
+def _append(times: Any, place: npt.NDArray[np.int64], events: Events, dt_s: float) -> None:
     """Writes spike times, those of neuron n from `place[n]` on."""
     near = events.neurons - events.neurons.min(initial=len(place))
     # Numbers of up to two bytes NumPy sorts in linear time.
@@ -187,7 +188,7 @@ def _append(times: Any, place: npt.NDArray[np.int64], events: Events, dt_s: floa
         _put(times.id, int(where[first]), when[first:last])
 
 
-def _put(dataset: Any, at: int, values: npt.NDArray[np.floating[Any]]) -> None:  # noqa: ANN401
+def _put(dataset: Any, at: int, values: npt.NDArray[np.floating[Any]]) -> None:
     """Assigns a slice of a dataset ten times as fast as h5py does by brackets."""
     place = dataset.get_space()
     place.select_hyperslab((at,), values.shape)

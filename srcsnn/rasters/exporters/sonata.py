@@ -43,7 +43,7 @@ def write_sonata(raster: Raster, layers: Sequence[LayerRaster], path: Path) -> N
             _write_population(file.create_group(f"spikes/{layer.name}"), raster, layer)
 
 
-def _write_population(group: Any, raster: Raster, layer: LayerRaster) -> None:  # noqa: ANN401
+def _write_population(group: Any, raster: Raster, layer: LayerRaster) -> None:  # noqa: ANN401  # h5py's
     spikes, dt_ms = int(layer.population_counts().sum()), 1000 * raster.dt_s
     group.attrs["shape"] = layer.shape
     group.attrs.create("sorting", _SORTING["by_time"], dtype=h5py.enum_dtype(_SORTING, "u1"))
