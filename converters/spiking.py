@@ -25,9 +25,10 @@ class Neuron(Protocol):
     """A neuron model, pure: state goes in and comes out, the network keeps it between steps."""
 
     # A state is whatever the model needs, a tensor or a tuple of them; only the model looks inside.
-    def init_state(self, current: Tensor) -> Any:  # noqa: ANN401
+    def init_state(self, current: Tensor) -> Any:  # noqa: ANN401  # the neuron's own kind of state
         """The state before the first step, for neurons shaped like `current`."""
 
+    # The neuron's own kind of state.
     def __call__(self, current: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
         """One time step.
 

@@ -19,7 +19,7 @@ class Rule(Protocol):
     """How a weight changes after each step, from its own pre and post spikes. Pure."""
 
     # A state is whatever the rule needs, traces for example; only the rule looks inside.
-    def init(self, synapse: Synapse) -> Any:  # noqa: ANN401
+    def init(self, synapse: Synapse) -> Any:  # noqa: ANN401  # the rule's own kind of state
         """The state before the first step."""
 
     def update(
@@ -27,7 +27,7 @@ class Rule(Protocol):
         synapse: Synapse,
         pre: Tensor,
         post: Tensor,
-        state: Any,  # noqa: ANN401
+        state: Any,  # noqa: ANN401  # the rule's own kind of state
     ) -> tuple[Tensor, Any]:
         """The change of the weights, of the weights' shape, and the new state.
 

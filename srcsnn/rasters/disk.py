@@ -9,8 +9,8 @@ try:
     import fcntl
     import resource
 except ImportError:  # not a POSIX system; files have no size limit there, and others keep locks
-    fcntl = None  # type: ignore[assignment]
-    resource = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # not on every system
+    resource = None  # type: ignore[assignment]  # not on every system
 
 
 def require_space(folder: Path, held: int, need: int) -> None:
