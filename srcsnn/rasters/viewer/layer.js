@@ -55,7 +55,7 @@ class Layer {
   // Forgets what was only worked out or asked for to draw it.
   rest() {
     if (this.run.served) this.blocks.clear();
-    this.cached = { key: null, ranked: null, cells: new Map(), bits: new Map() };
+    this.ordered = new Map(); // neurons by rate, or null -> first step -> its block in that order
   }
 
   // First steps of the blocks of a window whose spikes are not here.
@@ -93,6 +93,7 @@ class Layer {
     for (const first of this.blocks.keys()) {
       if (this.blocks.size <= most || first === latest) break;
       this.blocks.delete(first);
+      for (const kept of this.ordered.values()) kept.delete(first);
     }
   }
 
@@ -111,12 +112,12 @@ class Layer {
     return ((words[(step - first) * this.words + (neuron >>> 5)] >>> (neuron & 31)) & 1) === 1;
   }
 
-  // Calls with every neuron that fires in a step, whose spikes must be here.
-  eachSpike(step, see) {
+  // Calls with every neuron of some words that fires in a step, whose spikes must be here.
+  eachSpike(step, see, fromWord = 0, toWord = this.words) {
     const first = Math.floor(step / this.run.block) * this.run.block;
     const words = this.blocks.get(first);
     const start = (step - first) * this.words;
-    for (let word = 0; word < this.words; word++) {
+    for (let word = fromWord; word < toWord; word++) {
       let bits = words[start + word];
       while (bits) {
         const lowest = bits & -bits;
@@ -162,67 +163,66 @@ class Layer {
   // Spikes in each cell of a picture, column by column.
   //
   // A row of it has the neurons from edges[row] to edges[row + 1], numbered as they are, or by
-  // their place in `ranked`. What falls into the rows in each step is kept while the rows stay
-  // the same: to move in time is then only to add up.
-  tally(t0, t1, { key, edges, ranked }, cols) {
-    if (this.cached.key !== key) {
-      const bits = ranked === this.cached.ranked ? this.cached.bits : new Map();
-      this.cached = { key, ranked, cells: new Map(), bits };
-    }
+  // their place in `ranked`: those that fire below one edge, less those below the other.
+  tally(t0, t1, { edges, ranked }, cols) {
     const rows = edges.length - 1;
-    const pieces = piecesOf(edges);
     const picture = new Uint32Array(rows * cols);
     const scale = cols / (t1 - t0);
     const size = this.run.block;
     for (let first = Math.floor(t0 / size) * size; first < t1; first += size) {
-      if (!this.cached.cells.has(first))
-        this.cached.cells.set(first, this.#cells(this.#inOrder(first, ranked), pieces, rows));
-      const cells = this.cached.cells.get(first);
+      const { words, width, before } = this.#block(first, ranked);
+      const word = edges.map((edge) => Math.min(edge >>> 5, width - 1));
+      const mask = edges.map((edge) => (edge >>> 5 === width ? -1 : (1 << (edge & 31)) - 1));
       for (let step = Math.max(t0, first); step < Math.min(t1, first + size); step++) {
-        const from = (step - first) * rows;
+        const from = (step - first) * width;
         const to = Math.floor((step - t0) * scale) * rows;
-        for (let row = 0; row < rows; row++) picture[to + row] += cells[from + row];
+        let last = before[from + word[0]] + ones(words[from + word[0]] & mask[0]);
+        for (let row = 0; row < rows; row++) {
+          const at = from + word[row + 1];
+          const below = before[at] + ones(words[at] & mask[row + 1]);
+          picture[to + row] += below - last;
+          last = below;
+        }
       }
     }
     return picture;
   }
 
-  // Spikes of a block in each row of a picture in each step.
-  #cells({ words, width }, pieces, rows) {
-    const steps = words.length / width;
-    const cells = new (width < 2048 ? Uint16Array : Uint32Array)(steps * rows); // 2^16 bits
-    const { word, mask, row } = pieces;
-    for (let step = 0; step < steps; step++) {
-      const from = step * width;
-      const to = step * rows;
-      for (let i = 0; i < word.length; i++) {
-        let bits = words[from + word[i]] & mask[i];
-        if (bits === 0) continue;
-        bits -= (bits >>> 1) & 0x55555555;
-        bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
-        cells[to + row[i]] += Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
-      }
-    }
-    return cells;
+  // Lays out blocks before they are asked for, one at a time.
+  *workAhead() {
+    for (const first of this.blocks.keys()) yield this.#block(first, null);
+    if (!this.totals) return;
+    for (const first of this.blocks.keys()) yield this.#block(first, this.byRate(null));
   }
 
-  // A block with its bits in the order of the rows, which is kept as long as that order is.
-  #inOrder(first, ranked) {
-    const words = this.blocks.get(first);
-    if (!ranked) return { words, width: this.words };
-    const width = Math.ceil(ranked.length / 32);
-    if (!this.cached.bits.has(first)) {
-      const rankOf = new Int32Array(this.neurons).fill(-1);
-      ranked.forEach((neuron, rank) => (rankOf[neuron] = rank));
-      const ordered = new Uint32Array((words.length / this.words) * width);
-      for (let step = 0; step * this.words < words.length; step++)
-        this.eachSpike(first + step, (neuron) => {
-          const rank = rankOf[neuron];
-          if (rank >= 0) ordered[step * width + (rank >>> 5)] |= 1 << (rank & 31);
-        });
-      this.cached.bits.set(first, ordered);
+  // A block with its bits in the order of the rows, and for each word the spikes of its step
+  // before it. It is kept.
+  #block(first, ranked) {
+    if (!this.ordered.has(ranked)) this.ordered.set(ranked, new Map());
+    const kept = this.ordered.get(ranked);
+    if (!kept.has(first)) {
+      const block = ranked
+        ? { words: this.#permuted(first, ranked), width: Math.ceil(ranked.length / 32) }
+        : { words: this.blocks.get(first), width: this.words };
+      kept.set(first, { ...block, before: sumsBefore(block) });
     }
-    return { words: this.cached.bits.get(first), width };
+    return kept.get(first);
+  }
+
+  #permuted(first, ranked) {
+    const rankOf = new Int32Array(this.neurons).fill(-1);
+    ranked.forEach((neuron, rank) => (rankOf[neuron] = rank));
+    const lowest = ranked.reduce((least, neuron) => Math.min(least, neuron));
+    const words = [lowest >>> 5, ((lowest + ranked.length - 1) >>> 5) + 1]; // of one channel, or all
+    const width = Math.ceil(ranked.length / 32);
+    const steps = this.blocks.get(first).length / this.words;
+    const permuted = new Uint32Array(steps * width);
+    for (let step = 0; step < steps; step++)
+      this.eachSpike(first + step, (neuron) => {
+        const rank = rankOf[neuron];
+        if (rank >= 0) permuted[step * width + (rank >>> 5)] |= 1 << (rank & 31);
+      }, ...words);
+    return permuted;
   }
 
   // The same from the counts of channels, where the spikes are not here; rowOf says in which row
@@ -247,18 +247,19 @@ class Layer {
   }
 }
 
-// Words, and which of their bits belong to which row.
-function piecesOf(edges) {
-  const word = [];
-  const mask = [];
-  const row = [];
-  for (let r = 0; r + 1 < edges.length; r++)
-    for (let w = edges[r] >>> 5; w < Math.ceil(edges[r + 1] / 32); w++) {
-      const low = Math.max(edges[r] - 32 * w, 0);
-      const high = Math.min(edges[r + 1] - 32 * w, 32);
-      word.push(w);
-      mask.push((high === 32 ? -1 : (1 << high) - 1) & (-1 << low));
-      row.push(r);
+// How many bits of a word are 1.
+function ones(word) {
+  word -= (word >>> 1) & 0x55555555;
+  word = (word & 0x33333333) + ((word >>> 2) & 0x33333333);
+  return Math.imul((word + (word >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}
+
+function sumsBefore({ words, width }) {
+  const before = new (width < 2048 ? Uint16Array : Uint32Array)(words.length); // 2^16 bits
+  for (let start = 0; start < words.length; start += width)
+    for (let i = start, sum = 0; i < start + width; i++) {
+      before[i] = sum;
+      sum += ones(words[i]);
     }
-  return { word: Int32Array.from(word), mask: Int32Array.from(mask), row: Int32Array.from(row) };
+  return before;
 }

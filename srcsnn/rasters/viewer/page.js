@@ -38,7 +38,21 @@ function pictureRows(layer, height) {
   const rows = state.r1 - state.r0;
   const edges = Int32Array.from({ length: height + 1 }, (_, row) =>
     first + unit * (state.r0 + Math.ceil((row * rows) / height)));
-  return { edges, ranked, key: [state.order, state.channel, state.r0, state.r1, height].join() };
+  return { edges, ranked };
+}
+
+let working = null; // what is being worked out while nothing else is to do
+
+// Blocks in every order of rows, so that they are there when they are asked for.
+function workAhead(layer) {
+  const work = (working = layer.workAhead());
+  requestIdleCallback(function go(idle) {
+    do {
+      if (working !== work) return;
+      if (work.next().done) working = null;
+    } while (working && idle.timeRemaining() > 10);
+    if (working) requestIdleCallback(go);
+  });
 }
 
 // For each channel the row of the picture where only counts are there, or -1.
@@ -297,6 +311,7 @@ async function openLayer(index) {
   showFacts(layer);
   show({ r0: 0, r1: rowsOf(layer).rows });
   draw();
+  workAhead(layer);
 }
 
 const goTo = (index) => openLayer(index).catch((error) => tell(`not shown: ${error.message}`));
