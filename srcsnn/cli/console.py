@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from torch import Tensor, nn
 
     from srcsnn.checkpoints import Checkpoint
@@ -22,6 +23,12 @@ __all__ = [
 ]  # fmt: skip
 
 P = ParamSpec("P")
+
+# What would move the cursor, or cannot be written: control characters except for the end of a line
+# and tabs, and the bytes of file names that are not UTF-8.
+_UNSHOWN = dict.fromkeys(
+    {*range(32), *range(127, 160)} - {9, 10} | {*range(0xD800, 0xE000)}, "\ufffd"
+)
 
 Arch = Annotated[
     str, typer.Option(help="The network: paper-mnist, paper-cifar10, or package.module:callable.")
@@ -48,18 +55,20 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 
 
-def say(text: object = "") -> None:
+def say(text: "RenderableType" = "") -> None:
     """Prints a line, or anything that rich can draw, to standard output."""
     from rich.console import Console
+    from rich.segment import Segment, Segments
 
-    if isinstance(text, str):
-        Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(text)
-        return
-    # A row stays one line: wider than the terminal is better than cut.
     # Brackets and colons may be in a path.
     console = Console(highlight=False, markup=False, emoji=False)
+    if isinstance(text, str):
+        console.print(text.translate(_UNSHOWN), soft_wrap=True)
+        return
+    # A row stays one line: wider than the terminal is better than cut.
     console.width = max(console.width, 150)
-    console.print(text)
+    drawn = console.render(text)
+    console.print(Segments(Segment(part.text.translate(_UNSHOWN), part.style) for part in drawn))
 
 
 def load_model(arch: str, checkpoint: "Checkpoint") -> "nn.Module":
@@ -156,5 +165,6 @@ def report_errors(*, debug: bool) -> Iterator[None]:
 
         if debug or not _mendable(error):
             raise
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
+        told = str(error or type(error).__name__).translate(_UNSHOWN)
+        print(f"error: {told}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None

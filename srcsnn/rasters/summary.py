@@ -103,16 +103,16 @@ def trace(values: npt.NDArray[np.float64], parts: int = SPARKLINE_WIDTH) -> npt.
 
 
 def sparkline(values: Sequence[float], top: float | None = None) -> str:
-    """A character for each value.
+    """A character for each value: a dot for none, the lowest bar for the least that there is.
 
     Args:
         values: Not negative, at least one.
         top: Value of the full block; without it, the largest.
     """
     top = max(values) if top is None else top
-    if top <= 0:
-        return _BARS[0] * len(values)
-    return "".join(_BARS[round(value / top * (len(_BARS) - 1))] for value in values)
+    return "".join(
+        _BARS[round(value / top * (len(_BARS) - 1))] if value > 0 else "·" for value in values
+    )
 
 
 def _summarize(raster: Raster, layer: LayerRaster, part: slice | None) -> LayerSummary:

@@ -301,3 +301,19 @@ def test_what_is_not_in_the_file_itself_is_not_read(rasters, tmp_path, capsys):
         assert "a is a link to somewhere else" in capsys.readouterr().err
     assert command("validate", tmp_path / "run.h5") == 1
     assert "/layers/a: is a link to somewhere else" in capsys.readouterr().out
+
+
+def test_names_cannot_move_the_cursor(tmp_path, capsys):
+    """Of layers and of files, which on Linux need not be UTF-8 either."""
+    path = tmp_path / os.fsdecode(b"r\xff\x1b[2J.h5")
+    with HDF5Recorder(path) as recorder:
+        recorder.begin(RasterLayout((LayerLayout("co\x1b[2Jnv", (9,), "linear"),), 9, 1e-3))
+        for _ in range(9):
+            recorder.record("co\x1b[2Jnv", np.ones(9, bool))
+    assert command("inspect", path) == 0
+    assert command("inspect", path, "--layer", "fc") == 1
+    told, complained = capsys.readouterr()
+    assert "r\ufffd\ufffd[2J.h5: complete" in told
+    assert " co\ufffd[2Jnv " in told
+    assert "there are co\ufffd[2Jnv" in complained
+    assert "\x1b[2J" not in told + complained

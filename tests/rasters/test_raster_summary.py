@@ -61,7 +61,7 @@ def test_steps_are_those_of_the_run_where_only_some_were_recorded(summary_of):
 def test_a_silent_layer_is_named(summary_of):
     summary = summary_of(np.zeros((50, 7), bool))
     assert summary.warnings == ("x: 0 spikes in all 50 steps",)
-    assert summary.sparkline == "▁" * 32
+    assert summary.sparkline == "·" * 32
     assert (summary.rate_max, summary.burst, summary.silent_share) == (0, 0, 1)
 
 
@@ -141,11 +141,12 @@ def test_a_hundred_thousand_steps_are_summarised_at_once(tmp_path, record):
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ([0.0], "▁"),
-        ([0.0, 7.0], "▁█"),
-        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], "▁▂▃▄▅▆▇█"),
+        ([0.0], "·"),
+        ([0.0, 7.0], "·█"),
+        ([0.0, 0.01, 7.0], "·▁█"),
+        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], "·▂▃▄▅▆▇█"),
         ([1.0] * 100, "█" * 32),
-        ([0.0] * 64 + [1.0] * 64, "▁" * 16 + "█" * 16),
+        ([0.0] * 64 + [1.0] * 64, "·" * 16 + "█" * 16),
     ],
 )
 def test_sparklines(values, line):
@@ -172,5 +173,5 @@ def test_a_notebook_shows_a_table_with_sparklines(tmp_path, record):
     table = ElementTree.fromstring(f"<div>{shown}</div>")  # noqa: S314  # our own
     assert table.find(".//caption").text == "<i>.h5: complete, 30 of 30 steps"
     cells = [cell.text for cell in table.findall(".//td")]
-    assert cells == ["<b>", "4", "10", "0.0833", "50.0%", "0.0%", "█" * 5 + "▁" * 25]
+    assert cells == ["<b>", "4", "10", "0.0833", "50.0%", "0.0%", "█" * 5 + "·" * 25]
     assert [item.text for item in table.findall(".//li")] == ["<b>: 0 spikes after step 4"]
