@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import h5py
 import numpy as np
 
-from srcsnn.errors import RasterError
+from srcsnn.errors import RasterError, SrcsnnError
 from srcsnn.rasters.layout import FORMAT, FORMAT_VERSION, channels_of, packing_of
 
 LARGEST_CHUNK = 64 * 1024**2
@@ -67,7 +67,7 @@ def damage_named(path: Path) -> Iterator[None]:
     """Turns what h5py raises on damaged contents into a RasterError that names the file."""
     try:
         yield
-    except RasterError:
+    except SrcsnnError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         detail = " ".join(str(error).split())[:200]

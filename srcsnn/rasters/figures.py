@@ -45,7 +45,8 @@ def raster_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None
         layers: Names; without it, all.
 
     Raises:
-        RasterError: If there is no such layer, or the file is damaged.
+        ConfigError: If there is no such layer.
+        RasterError: If the file is damaged.
         SrcsnnError: If the figure cannot be written.
     """
     chosen = _chosen(raster, layers)
@@ -68,7 +69,8 @@ def map_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None = 
         layers: Names; without it, all.
 
     Raises:
-        RasterError: If there is no such layer, or the file is damaged.
+        ConfigError: If there is no such layer.
+        RasterError: If the file is damaged.
         SrcsnnError: If the figure cannot be written.
     """
     chosen = _chosen(raster, layers)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from srcsnn.errors import RasterError
+from srcsnn.errors import ConfigError, RasterError
 from srcsnn.rasters.checks import Checked, damage_named, open_file
 from srcsnn.rasters.layer import LayerRaster
 
@@ -97,8 +97,9 @@ class Raster(Mapping[str, LayerRaster]):
         return tuple(self._layers)
 
     def __getitem__(self, name: str) -> LayerRaster:
+        """The layer of this name; a ConfigError if there is none."""
         if name not in self._layers:
-            raise RasterError(f"{self.path}: no layer {name!r}; there are {', '.join(self)}")
+            raise ConfigError(f"{self.path}: no layer {name!r}; there are {', '.join(self)}")
         return self._layers[name]
 
     def __contains__(self, name: object) -> bool:

@@ -89,8 +89,9 @@ def summarize(
         steps: Recorded steps; without it, all.
 
     Raises:
-        RasterError: If there is no such layer, no step in the part, only counts were recorded and
-            a part is asked for, or the file is damaged.
+        ConfigError: If there is no such layer.
+        RasterError: If there is no step in the part, only counts were recorded and a part is asked
+            for, or the file is damaged.
     """
     chosen = list(raster) if layers is None else [raster[name].name for name in layers]
     return [_summarize(raster, raster[name], steps) for name in raster if name in chosen]

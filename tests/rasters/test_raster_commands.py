@@ -61,7 +61,7 @@ def test_inspect_compares_before_and_after_a_step(rasters, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["first.h5", "--layer", "c"], 1, "no layer 'c'; there are a, b"),
+        (["first.h5", "--layer", "c"], 2, "no layer 'c'; there are a, b"),
         (["first.h5", "second.h5", "--at", "3"], 2, "give it one file"),
         (["first.h5", "first.h5"], 2, "--at compares its parts"),
         (["first.h5", "./first.h5"], 2, "--at compares its parts"),
@@ -131,7 +131,7 @@ def test_plot_draws_rasters_maps_and_weights(rasters, tmp_path, capsys):
         (["first.h5", "-o", "x.gif"], 2, "ends in .png, .svg or .pdf"),
         (["first.h5", "-o", "first.h5"], 2, "both a file to read and the figure"),
         (["first.h5", "-o", "there.png"], 2, "is there already"),
-        (["first.h5", "-o", "x.png", "--layer", "c"], 1, "no layer 'c'; there are a, b"),
+        (["first.h5", "-o", "x.png", "--layer", "c"], 2, "no layer 'c'; there are a, b"),
         (["nowhere.h5", "-o", "x.png"], 1, "no such file"),
         (["first.h5", "-o", "x.png", "--maps", "--weights", "p.pt", "q.pt"], 2, "ask for one"),
         (["first.h5", "-o", "x.png", "--weights", "p.pt", "q.pt"], 1, "p.pt: has no b.weight"),
@@ -311,7 +311,7 @@ def test_names_cannot_move_the_cursor(tmp_path, capsys):
         for _ in range(9):
             recorder.record("co\x1b[2Jnv", np.ones(9, bool))
     assert command("inspect", path) == 0
-    assert command("inspect", path, "--layer", "fc") == 1
+    assert command("inspect", path, "--layer", "fc") == 2
     told, complained = capsys.readouterr()
     assert "r\ufffd\ufffd[2J.h5: complete" in told
     assert " co\ufffd[2Jnv " in told

@@ -335,7 +335,7 @@ def test_the_command_says_what_cannot_be_exported(tmp_path, draw, record, monkey
     run = "run.h5"
     refused(capsys, 2, "out.csv: its suffix names no format; use .nwb", run, "-o", "out.csv")
     refused(capsys, 2, "no format 'mat'; there are nwb, sonata, csr", run, "-o", "o", "--to", "mat")
-    refused(capsys, 1, "no layer 'c'; there are input", run, "-o", "out.nwb", "--layer", "c")
+    refused(capsys, 2, "no layer 'c'; there are input", run, "-o", "out.nwb", "--layer", "c")
     refused(capsys, 1, "layer input was recorded as counts only", "counts.h5", "-o", "out.nwb")
     refused(capsys, 1, "nowhere.h5: no such file", "nowhere.h5", "-o", "out.nwb")
     refused(capsys, 2, "is both the raster to read and the file to write",

@@ -94,7 +94,7 @@ def test_the_busiest_and_the_quietest_channels_are_named(raster_of, tmp_path):
 
 
 def test_a_layer_that_is_not_there_is_named(raster_of, tmp_path):
-    with pytest.raises(RasterError, match="no layer 'y'; there are x"):
+    with pytest.raises(ConfigError, match="no layer 'y'; there are x"):
         raster_figure(raster_of(draw(5, 3)), tmp_path / "x.png", ["y"])
 
 

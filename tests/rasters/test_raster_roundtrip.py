@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srcsnn.errors import RasterError
+from srcsnn.errors import ConfigError, RasterError
 from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout, RecordPolicy, open_raster
 
 
@@ -110,7 +110,7 @@ def test_layers_of_every_rank_share_a_file_in_network_order(tmp_path, draw, reco
 def test_what_is_not_there_is_named(tmp_path, draw, record):
     record(tmp_path / "run.h5", draw(10))
     with open_raster(tmp_path / "run.h5") as raster:
-        with pytest.raises(RasterError, match="no layer 'conv1'; there are input, "):
+        with pytest.raises(ConfigError, match="no layer 'conv1'; there are input, "):
             raster["conv1"]
         assert "conv1" not in raster
         with pytest.raises(RasterError, match=r"rows: there is no 9, they go from 0 to 8"):

@@ -99,9 +99,9 @@ def plan_exports(
         layers: Names; without it, all.
 
     Raises:
-        ConfigError: If the format is not known, or the library that writes it is missing.
-        RasterError: If there is no such layer, only counts were recorded, or the raster does not
-            say how long a step is.
+        ConfigError: If the format or a layer is not known, or the library that writes it is
+            missing.
+        RasterError: If only counts were recorded, or the raster does not say how long a step is.
     """
     format = _format_of(output, to)
     if format.needs and find_spec(format.needs) is None:
