@@ -12,7 +12,17 @@ from srcsnn.distortions import GaussianNoise
 from srcsnn.errors import ConfigError, DatasetError, SleepError
 from srcsnn.models import paper_mnist
 from srcsnn.training import fit_head, initialize
-from srcsnn.tuning import SPACE, Candidate, Range, Search, search, space_of, tryout, tuned
+from srcsnn.tuning import (
+    SPACE,
+    Candidate,
+    Range,
+    Search,
+    fitted,
+    search,
+    space_of,
+    tryout,
+    tuned,
+)  # fmt: skip
 
 START = load_config("paper-mnist").with_changes(steps=12, thresholds=[0.5, 1.5])
 SMALL = dict(SPACE) | {"steps": Range(5, 15, whole=True)}
@@ -178,6 +188,9 @@ def test_from_auto_its_few_numbers_are_searched_and_the_head_is_fitted(digits):
         network = tuned(model, *digits, candidate, seed=0, validation=30)
         changed = not torch.equal(network.fc2.weight, model.fc2.weight)
         assert changed == (candidate.fit_epochs > 0)
+        awake = fitted(model, *digits, candidate, seed=0, validation=30)
+        assert torch.equal(awake.conv1.weight, model.conv1.weight)
+        assert changed == (not torch.equal(awake.fc2.weight, model.fc2.weight))
 
 
 def test_the_head_alone_is_fitted():

@@ -78,7 +78,7 @@ def tune(
     from srcsnn.tables import robustness_table
 
     try:
-        from srcsnn.tuning import search, space_of, tuned
+        from srcsnn.tuning import fitted, search, space_of, tuned
     except ModuleNotFoundError as cause:
         raise ConfigError('tune needs Optuna: pip install "srcsnn[tune]"') from cause
     check_figures()
@@ -142,8 +142,12 @@ def tune(
             f"none of {len(found.candidates)} settings keeps clean accuracy within {clean_loss:g} "
             "points; try more, or allow a larger --clean-loss"
         )
+    networks = {"baseline": model}
     with progress("sleeping with the best settings"):
         network = tuned(model, images.images, images.labels, best, seed=seed)
+        if best.fit_epochs:
+            networks["head alone"] = fitted(model, images.images, images.labels, best, seed=seed)
+        networks["tuned"] = network
     write_text(folder / "config.toml", best.config.to_toml())
     origin = {
         "command": "tune",
@@ -160,7 +164,7 @@ def tune(
     save_checkpoint(output, loaded, network, origin, overwrite=True)
     test = load_images(data, "test", data_root, download)
     results = {}
-    for name, each in (("baseline", model), ("tuned", network)):
+    for name, each in networks.items():
         with progress(f"evaluating the {name} network on test images") as show:
             results[name] = evaluate(
                 each, test.images, test.labels, distortions=chosen, seed=seed, progress=show
@@ -172,7 +176,10 @@ def tune(
     gain = 100 * (best.mean - found.baseline.mean())
     say(f"{len(found.candidates)} settings tried; the best gains {gain:+.1f} points in validation")
     if best.fit_epochs:
-        say(f"its linear layers were fitted after sleep, for {best.fit_epochs} passes")
+        say(
+            f"its linear layers were fitted after sleep, for {best.fit_epochs} passes; "
+            "'head alone' was fitted like this without having slept"
+        )
     say(f"in {folder}/: {output.name}, config.toml, result.json, accuracy.png, search.png")
     say(f"{kept} keeps what was tried; the same command with more --trials or --minutes goes on")
 

@@ -20,7 +20,7 @@ from srcsnn.training import fit_head
 from srcsnn.tuning.candidates import Candidate, note
 from srcsnn.tuning.space import FIT, Range, parameters, suggest
 
-__all__ = ["Tryout", "tuned"]
+__all__ = ["Tryout", "fitted", "tuned"]
 
 FIT_IMAGES = 10_000
 """Training images that a head is fitted to, at most; none of them are validation images."""
@@ -51,10 +51,31 @@ def tuned(
         ConfigError, ConversionError, DatasetError, SleepError: as `sleep` and `fit_head`.
     """
     slept = sleep(model, images, candidate.config, seed=seed, scales=scales).model
+    return fitted(slept, images, labels, candidate, seed=seed, validation=validation)
+
+
+def fitted(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    candidate: Candidate,
+    *,
+    seed: int,
+    validation: int = 1000,
+) -> nn.Module:
+    """The network with its head fitted as a candidate says; given one that is awake, the control.
+
+    What this alone gains, sleep has not brought. Arguments as of `tuned`.
+
+    Raises:
+        ConfigError, DatasetError: as `fit_head`.
+    """
     if not candidate.fit_epochs:
-        return slept
+        return network
     _, fitting = _split(len(images), validation, seed)
-    return fit_head(slept, images[fitting], labels[fitting], seed=seed, epochs=candidate.fit_epochs)
+    return fit_head(
+        network, images[fitting], labels[fitting], seed=seed, epochs=candidate.fit_epochs
+    )
 
 
 def _digest(tensors: Iterable[object]) -> str:
