@@ -1,4 +1,4 @@
-"""Freed memory is kept."""
+"""What becomes of memory that is freed."""
 
 import os
 import platform

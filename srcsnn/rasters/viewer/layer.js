@@ -2,7 +2,8 @@
 // A layer: its counts, its spikes where the page has them, and how they fall into a picture.
 
 const SERVED_BYTES = 64e6; // spikes that are asked for at once
-const KEPT_BYTES = 384e6; // served spikes that stay in memory
+const KEPT_BYTES = 128e6; // served spikes that stay in memory; in order, thrice as much
+const AHEAD_BYTES = 128e6; // spikes that are put in order before anybody asks
 
 async function decoded(id) {
   const element = document.getElementById(id);
@@ -190,6 +191,7 @@ class Layer {
 
   // Lays out blocks before they are asked for, one at a time.
   *workAhead() {
+    if (this.blocks.size * this.run.block * this.words * 4 > AHEAD_BYTES) return;
     for (const first of this.blocks.keys()) yield this.#block(first, null);
     if (!this.totals) return;
     for (const first of this.blocks.keys()) yield this.#block(first, this.byRate(null));
@@ -198,7 +200,11 @@ class Layer {
   // A block with its bits in the order of the rows, and for each word the spikes of its step
   // before it. It is kept.
   #block(first, ranked) {
-    if (!this.ordered.has(ranked)) this.ordered.set(ranked, new Map());
+    if (!this.ordered.has(ranked)) {
+      for (const order of this.ordered.keys()) // of another channel
+        if (order && order !== this.ranked.get(null)) this.ordered.delete(order);
+      this.ordered.set(ranked, new Map());
+    }
     const kept = this.ordered.get(ranked);
     if (!kept.has(first)) {
       const block = ranked
