@@ -8,10 +8,11 @@ from torch import nn
 
 from srcsnn import AutoConfig
 from srcsnn.config import load_config
+from srcsnn.datasets import load_images
 from srcsnn.distortions import GaussianNoise
 from srcsnn.errors import ConfigError, DatasetError, SleepError
 from srcsnn.models import paper_mnist
-from srcsnn.training import fit_head, initialize
+from srcsnn.training import Protocol, fit_head, initialize, train
 from srcsnn.tuning import (
     SPACE,
     Candidate,
@@ -35,8 +36,8 @@ def digits():
     return images, torch.arange(60) % 10
 
 
-def look(digits, seed=0, trials=9, start=START, **options):
-    model = initialize(paper_mnist, 0)
+def look(digits, seed=0, trials=9, start=START, model=None, **options):
+    model = initialize(paper_mnist, 0) if model is None else model
     given = {"distortions": [NOISE], "validation": 40, "population": 4, "space": SMALL}
     return search(model, *digits, start, trials=trials, seed=seed, **given | options)
 
@@ -176,21 +177,48 @@ def test_from_auto_its_few_numbers_are_searched_and_the_head_is_fitted(digits):
     auto = AutoConfig(steps=5, keep=0.99)
     space = space_of(auto, fit_head=True)
     found = search(
-        model, *digits, auto, trials=8, seed=0, distortions=[NOISE], validation=30, space=space
-    )
-    assert found.candidates[0].fit_epochs == 0
-    assert found.candidates[1].fit_epochs == 1
-    assert {candidate.fit_epochs for candidate in found.candidates} <= set(range(6))
+        model, *digits, auto, trials=8, seed=0, distortions=[NOISE], validation=30, space=space,
+        clean_loss=1.0,
+    )  # fmt: skip
+    assert found.candidates[0].fit_images == 0
+    assert found.candidates[1].fit_images == 1000
+    assert all(each.fit_images == 0 or each.fit_images >= 64 for each in found.candidates)
     first, second = (np.divide(*each.config.dec) for each in found.candidates[:2])
     assert first / second == pytest.approx(30)  # more of the second dose is the last layer's
     assert len({candidate.config.max_rate_hz for candidate in found.candidates}) > 5
     for candidate in found.candidates[:4]:
         network = tuned(model, *digits, candidate, seed=0, validation=30)
         changed = not torch.equal(network.fc2.weight, model.fc2.weight)
-        assert changed == (candidate.fit_epochs > 0)
+        assert changed == (candidate.fit_images > 0)
         awake = fitted(model, *digits, candidate, seed=0, validation=30)
         assert torch.equal(awake.conv1.weight, model.conv1.weight)
         assert changed == (not torch.equal(awake.fc2.weight, model.fc2.weight))
+
+
+def test_a_head_is_fitted_until_clean_accuracy_is_back():
+    """A night that ruins the classes costs as few images as mend them, or all that are allowed."""
+    digits = load_images("digits", "train")
+    images, labels = digits.images[:400], digits.labels[:400]
+    model = initialize(paper_mnist, 0)
+    train(model, images, labels, Protocol(30, 0.1, 16), seed=0)
+    ruin = START.with_changes(dec=0.04, inc=1e-4)
+    space = {"steps": Range(10, 12, whole=True), "fit_images": Range(1, 2, whole=True)}
+
+    def fits(clean_loss):
+        found = look(
+            (images, labels), trials=1, start=ruin, space=space, model=model, validation=100,
+            clean_loss=clean_loss,
+        )  # fmt: skip
+        return found.baseline.clean, found.candidates[0]
+
+    before, untouched = fits(1.0)
+    assert untouched.fit_images == 0
+    assert untouched.clean < before - 0.1
+    _, mended = fits(0.05)
+    assert mended.clean >= before - 0.05
+    assert 64 <= mended.fit_images < 4_000
+    _, given_up = fits(before - 1.01)  # more than all cannot be right
+    assert 5_000 / 1.5 < given_up.fit_images <= 5_000
 
 
 def test_the_head_alone_is_fitted():
@@ -298,7 +326,7 @@ def test_a_network_may_have_no_linear_layer_and_notes_of_its_own(digits):
     auto = AutoConfig(steps=5, keep=0)
     given = {"trials": 3, "seed": 0, "distortions": [NOISE], "validation": 30}
     assert len(search(model, *digits, auto, **given).candidates) == 3
-    with pytest.raises(ConfigError, match="fit_epochs: the network has no linear layer"):
+    with pytest.raises(ConfigError, match="fit_images: the network has no linear layer"):
         search(model, *digits, auto, space=space_of(auto, fit_head=True), **given)
 
 

@@ -145,7 +145,7 @@ def tune(
     networks = {"baseline": model}
     with progress("sleeping with the best settings"):
         network = tuned(model, images.images, images.labels, best, seed=seed)
-        if best.fit_epochs:
+        if best.fit_images:
             networks["head alone"] = fitted(model, images.images, images.labels, best, seed=seed)
         networks["tuned"] = network
     write_text(folder / "config.toml", best.config.to_toml())
@@ -156,7 +156,7 @@ def tune(
         "note": images.note,
         "input": str(loaded.path),
         "config": best.config.model_dump(),
-        "fit_epochs": best.fit_epochs,
+        "fit_images": best.fit_images,
         "seed": seed,
         "tried": len(found.candidates),
         "study": kept,
@@ -175,9 +175,9 @@ def tune(
     accuracy_figure(results, folder / "accuracy.png", title=images.note or None)
     gain = 100 * (best.mean - found.baseline.mean())
     say(f"{len(found.candidates)} settings tried; the best gains {gain:+.1f} points in validation")
-    if best.fit_epochs:
+    if best.fit_images:
         say(
-            f"its linear layers were fitted after sleep, for {best.fit_epochs} passes; "
+            f"its linear layers were fitted after sleep, to {best.fit_images:,} training images; "
             "'head alone' was fitted like this without having slept"
         )
     say(f"in {folder}/: {output.name}, config.toml, result.json, accuracy.png, search.png")

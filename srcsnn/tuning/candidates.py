@@ -20,14 +20,14 @@ class Candidate:
         config: all of them, explicit.
         clean: accuracy on undistorted validation images, in [0, 1]; 0 if it failed.
         mean: mean accuracy over the distortions, in [0, 1].
-        fit_epochs: passes over training images in which the head was fitted after sleep.
+        fit_images: training images that the head was fitted to after sleep; 0 if it was not.
         failure: what was wrong with it, if anything: that its weights blew up, for example.
     """
 
     config: SleepConfig
     clean: float
     mean: float
-    fit_epochs: int = 0
+    fit_images: int = 0
     failure: str = ""
 
 
@@ -59,7 +59,7 @@ def note(trial: optuna.Trial, candidate: Candidate) -> None:
         "config": json.dumps(candidate.config.model_dump(exclude_unset=True)),
         "clean": candidate.clean,
         "mean": candidate.mean,
-        "fit_epochs": candidate.fit_epochs,
+        "fit_images": candidate.fit_images,
         "failure": candidate.failure,
     }
     trial.set_user_attr("candidate", found)

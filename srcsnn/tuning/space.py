@@ -21,8 +21,11 @@ __all__ = [
     "suggest",
 ]
 
-FIT = "fit_epochs"
-"""Name of what is no setting of the sleep: passes of fitting the head after it."""
+FIT = "fit_images"
+"""Name of what is no setting of the sleep: how many images the head is fitted to after it."""
+
+BATCH = 64
+"""Images of a step of fitting; less than that is none."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def space_of(start: SleepConfig | AutoConfig, *, fit_head: bool) -> dict[str, Ra
         if range_.log and 0 in values:
             continue
         found[name] = _widened(range_, min(values), max(values), _most(start, name))
-    return found | {FIT: Range(0, 5, log=False, whole=True)} if fit_head else found
+    return found | {FIT: Range(BATCH // 4, 40_000, whole=True)} if fit_head else found
 
 
 def _most(start: SleepConfig | AutoConfig, name: str) -> float:

@@ -1,7 +1,7 @@
 """One candidate: slept with, its head fitted, and measured on images kept for that."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import optuna
@@ -18,12 +18,16 @@ from srcsnn.robustness import Robustness, evaluate
 from srcsnn.seeding import key, stream
 from srcsnn.training import fit_head
 from srcsnn.tuning.candidates import Candidate, note
-from srcsnn.tuning.space import FIT, Range, parameters, suggest
+from srcsnn.tuning.space import BATCH, FIT, Range, parameters, suggest
 
 __all__ = ["Tryout", "fitted", "tuned"]
 
 FIT_IMAGES = 10_000
-"""Training images that a head is fitted to, at most; none of them are validation images."""
+"""Different training images that a head is fitted to, at most, none of them for validation; for
+more it goes through them several times."""
+
+_RESCUE = 5_000
+"""Images that the head of a candidate is fitted to, at most, to have its clean accuracy back."""
 
 
 def tuned(
@@ -34,7 +38,6 @@ def tuned(
     *,
     seed: int,
     validation: int = 1000,
-    scales: Mapping[str, Scale] | None = None,
 ) -> nn.Module:
     """The network slept with a candidate's settings, and its head fitted as they say.
 
@@ -45,12 +48,11 @@ def tuned(
         candidate: of a search with the same seed and the same number of validation images.
         seed: of the night, and of the images that the head is fitted to.
         validation: how many images are kept from it.
-        scales: what `converters.measure` found in these images, if it was asked before.
 
     Raises:
         ConfigError, ConversionError, DatasetError, SleepError: as `sleep` and `fit_head`.
     """
-    slept = sleep(model, images, candidate.config, seed=seed, scales=scales).model
+    slept = sleep(model, images, candidate.config, seed=seed).model
     return fitted(slept, images, labels, candidate, seed=seed, validation=validation)
 
 
@@ -70,12 +72,12 @@ def fitted(
     Raises:
         ConfigError, DatasetError: as `fit_head`.
     """
-    if not candidate.fit_epochs:
+    if not candidate.fit_images:
         return network
     _, fitting = _split(len(images), validation, seed)
-    return fit_head(
-        network, images[fitting], labels[fitting], seed=seed, epochs=candidate.fit_epochs
-    )
+    epochs = max(1, round(candidate.fit_images / len(fitting)))
+    fitting = fitting[: candidate.fit_images]
+    return fit_head(network, images[fitting], labels[fitting], seed=seed, epochs=epochs)
 
 
 def _digest(tensors: Iterable[object]) -> str:
@@ -127,7 +129,7 @@ class Tryout:
         tilted = start.with_changes(tilt=30)
         firsts = [parameters(start, self.space), parameters(tilted, self.space)]
         if FIT in self.space:
-            firsts[1][FIT] = 1
+            firsts[1][FIT] = 1000
         return replace(self, start=start, firsts=tuple(firsts))
 
     def identity(self) -> dict[str, str]:
@@ -152,7 +154,7 @@ class Tryout:
             self.model, self.images, layers=self.start.layers, normalization=normalization
         )
 
-    def evaluate(self, network: nn.Module) -> Robustness:
+    def evaluate(self, network: nn.Module, *, clean: bool = False) -> Robustness:
         """Accuracy on the validation images, under noise that test images never have."""
         chosen, _ = _split(len(self.images), self.validation, self.seed)
         own = key(self.seed, "validation noise") % 2**63
@@ -160,35 +162,52 @@ class Tryout:
             network,
             self.images[chosen],
             self.labels[chosen],
-            distortions=self.distortions,
+            distortions=() if clean else self.distortions,
             seed=own,
         )
 
     def attempt(self, trial: optuna.Trial) -> float:
         """Tries the settings that a trial suggests; gives the mean accuracy under distortions."""
         found = suggest(trial, self.start, self.space)
-        epochs = int(found.pop(FIT, 0))
+        wanted = int(found.pop(FIT, 0))
         settings = self.start.with_changes(**found)
         if isinstance(settings, AutoConfig):
             settled = settle(self.model, self.images, settings, seed=self.seed, scales=self.scales)
             settings = settled.config
-        candidate = Candidate(settings, 0.0, 0.0, epochs)
+        candidate = Candidate(settings, 0.0, 0.0)
+        assert self.baseline is not None
+        floor = self.baseline.clean - self.clean_loss
         try:
-            network = tuned(
-                self.model,
-                self.images,
-                self.labels,
-                candidate,
-                seed=self.seed,
-                validation=self.validation,
-                scales=self.scales,
-            )
+            slept = sleep(
+                self.model, self.images, settings, seed=self.seed, scales=self.scales
+            ).model
+            for count in self._fits(wanted):
+                candidate = replace(candidate, fit_images=count)
+                network = fitted(
+                    slept,
+                    self.images,
+                    self.labels,
+                    candidate,
+                    seed=self.seed,
+                    validation=self.validation,
+                )
+                if FIT not in self.space or self.evaluate(network, clean=True).clean >= floor:
+                    break
             counts = self.evaluate(network)
             candidate = replace(candidate, clean=counts.clean, mean=counts.mean())
         except SrcsnnError as failure:  # weights or scores blew up, which is an answer
             candidate = replace(candidate, failure=str(failure))
         note(trial, candidate)
-        assert self.baseline is not None
-        floor = self.baseline.clean - self.clean_loss
         trial.set_constraint("clean accuracy", floor - candidate.clean)
         return candidate.mean
+
+    def _fits(self, wanted: int) -> Iterator[int]:
+        """How many images to fit the head to: as wanted, then more and more of them.
+
+        Most nights that help cost clean accuracy, and a head that is fitted to some hundred images
+        brings it back; fitted to many thousand it unlearns what the night has brought.
+        """
+        count = wanted if wanted >= BATCH else 0
+        yield count
+        while FIT in self.space and (count := max(BATCH, 3 * count // 2)) <= _RESCUE:
+            yield count
