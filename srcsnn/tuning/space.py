@@ -84,7 +84,7 @@ def space_of(start: SleepConfig | AutoConfig, *, fit_head: bool) -> dict[str, Ra
         if range_.log and 0 in values:
             continue
         found[name] = _widened(range_, min(values), max(values), _most(start, name))
-    return found | {FIT: Range(BATCH // 4, 20_000, whole=True)} if fit_head else found
+    return found | {FIT: Range(BATCH // 4, 40_000, whole=True)} if fit_head else found
 
 
 def _most(start: SleepConfig | AutoConfig, name: str) -> float:

@@ -118,8 +118,8 @@ class Tryout:
     def with_firsts(self) -> "Tryout":
         """With the candidates that are tried before any are bred.
 
-        From auto, a dose that keeps classes, and then most of it in the last layer with the head
-        fitted after sleep, as what sleeps well is often of that kind.
+        From auto, a dose that keeps classes; most of it in the last layer, and the head fitted to
+        few images, as what sleeps well is often of that kind; the dose, and a head fitted to many.
         """
         start = self.start
         if not isinstance(start, AutoConfig):
@@ -130,6 +130,7 @@ class Tryout:
         firsts = [parameters(start, self.space), parameters(tilted, self.space)]
         if FIT in self.space:
             firsts[1][FIT] = 1000
+            firsts.append(firsts[0] | {FIT: 20_000})
         return replace(self, start=start, firsts=tuple(firsts))
 
     def identity(self) -> dict[str, str]:
