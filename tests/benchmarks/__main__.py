@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.grad import conv2d_weight
-from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18
 
 from converters import SpikingNetwork, listening, to_snn
@@ -37,7 +35,8 @@ from srcsnn.replay import PoissonMean
 from srcsnn.report import SpikeCounter
 from srcsnn.robustness import evaluate
 from srcsnn.seeding import stream
-from srcsnn.training import Protocol, train
+from srcsnn.training import train
+from tests.benchmarks.plain import PROTOCOL, examples, plain_epoch
 
 
 def median_ratio(work: Callable[[], None], yardstick: Callable[[], None], repeats: int) -> float:
@@ -135,28 +134,6 @@ def whole_ratio(repeats: int) -> float:
             sleep(cnn, images, config, seed=0)
 
         return median_ratio(recorded, unrecorded, repeats)
-
-
-PROTOCOL = Protocol(epochs=1, learning_rate=0.01, batch_size=100)
-
-
-@cache
-def examples(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.rand(4_000, *shape), torch.randint(0, 10, (4_000,))
-
-
-def plain_epoch(make: Callable[[], nn.Module], shape: tuple[int, ...], threads: int) -> None:
-    """What one writes first: float32, a DataLoader, and torch's defaults."""
-    torch.set_num_threads(threads)
-    model = make().train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=PROTOCOL.learning_rate)
-    for batch, targets in DataLoader(
-        TensorDataset(*examples(shape)), PROTOCOL.batch_size, shuffle=True
-    ):
-        optimizer.zero_grad()
-        one_hot = F.one_hot(targets, 10).float()
-        F.binary_cross_entropy_with_logits(model(batch), one_hot).backward()
-        optimizer.step()
 
 
 def training_ratio(make: Callable[[], nn.Module], shape: tuple[int, ...], repeats: int) -> float:
