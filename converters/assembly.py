@@ -136,7 +136,6 @@ class _Assembly:
         current = None
         if operator.bias is not None and self._bias == "scaled":
             # mypy: torch types what a module holds as a tensor or a module.
-            # Torch types attributes of modules as unions.
             values: Tensor = operator.bias.detach().clone()  # type: ignore[operator]
             spatial = (1,) * (operator.weight.dim() - 2)  # type: ignore[operator]
             current = (alpha / signal.worth * values).view(-1, *spatial)

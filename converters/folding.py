@@ -55,7 +55,6 @@ def _fold(layer: nn.Module, norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
         scale = scale * norm.weight
     mean = norm.running_mean
     # mypy: torch types what a module holds as a tensor or a module.
-    # Torch types buffers as unions.
     offset = (mean.neg() if layer.bias is None else layer.bias - mean) * scale  # type: ignore[operator]
     if norm.bias is not None:
         offset = offset + norm.bias

@@ -196,7 +196,6 @@ def _commit() -> str:
     def git(*words: str) -> str:
         # S603: the words are our own, none is a user's.
         command = ["git", "-C", str(root), *words, "--", "converters", "srcsnn", "experiments"]
-        # Fixed words, none from outside.
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
 
     try:

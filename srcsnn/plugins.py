@@ -31,7 +31,6 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 # Any: what a user's module holds has the type that its author gave it; the caller checks it.
-# A plug-in may be anything.
 def resolve(name: str, builtins: Mapping[str, T], kind: str, group: str | None = None) -> T | Any:  # noqa: ANN401
     """The object that a name stands for: built-in, of an installed package, or of a module.
 

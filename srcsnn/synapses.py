@@ -78,7 +78,6 @@ class ConvSynapse:
             self._margins = [m for r in reversed(reach) for m in (r // 2, r - r // 2)]
         else:
             # mypy: no string is left but "valid", which it does not see.
-            # A word or numbers.
             self.padding = none if conv.padding == "valid" else tuple(conv.padding)  # type: ignore[arg-type]
             self._before = self.padding
         self._all_but_channels = (0, *range(2, 2 + len(reach)))
