@@ -12,7 +12,7 @@ _NUMBERS = 2**18
 """Input numbers a batch: enough to be fast, and little memory where a layer has many times more."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
-_KEPT = 2**29
+_KEPT = 2**29  # bytes
 
 
 def images_at_once(images: Tensor) -> int:
@@ -52,5 +52,5 @@ def keep_freed() -> None:
     if mallopt is None:  # not glibc
         return
     mallopt(_TRIM_THRESHOLD, _KEPT)
-    # Before glibc 2.35 more than 32 MiB were refused.
-    mallopt(_MMAP_THRESHOLD, _KEPT) or mallopt(_MMAP_THRESHOLD, 2**25)
+    if not mallopt(_MMAP_THRESHOLD, _KEPT):  # before glibc 2.35 more than 32 MiB were refused
+        mallopt(_MMAP_THRESHOLD, 2**25)

@@ -175,32 +175,28 @@ class Tryout:
         if isinstance(settings, AutoConfig):
             settled = settle(self.model, self.images, settings, seed=self.seed, scales=self.scales)
             settings = settled.config
-        candidate = Candidate(settings, 0.0, 0.0)
         assert self.baseline is not None
         floor = self.baseline.clean - self.clean_loss
         try:
-            slept = sleep(
-                self.model, self.images, settings, seed=self.seed, scales=self.scales
-            ).model
-            for count in self._fits(wanted):
-                candidate = replace(candidate, fit_images=count)
-                network = fitted(
-                    slept,
-                    self.images,
-                    self.labels,
-                    candidate,
-                    seed=self.seed,
-                    validation=self.validation,
-                )
-                if FIT not in self.space or self.evaluate(network, clean=True).clean >= floor:
-                    break
-            counts = self.evaluate(network)
-            candidate = replace(candidate, clean=counts.clean, mean=counts.mean())
+            candidate = self._measured(settings, wanted, floor)
         except SrcsnnError as failure:  # weights or scores blew up, which is an answer
-            candidate = replace(candidate, failure=str(failure))
+            candidate = Candidate(settings, 0.0, 0.0, failure=str(failure))
         note(trial, candidate)
         trial.set_constraint("clean accuracy", floor - candidate.clean)
         return candidate.mean
+
+    def _measured(self, settings: SleepConfig, wanted: int, floor: float) -> Candidate:
+        """A night with these settings, and the head fitted to as many images or to more."""
+        given = self.images, self.labels
+        candidate = Candidate(settings, 0.0, 0.0)
+        slept = sleep(self.model, self.images, settings, seed=self.seed, scales=self.scales).model
+        for count in self._fits(wanted):
+            candidate = replace(candidate, fit_images=count)
+            network = fitted(slept, *given, candidate, seed=self.seed, validation=self.validation)
+            if FIT not in self.space or self.evaluate(network, clean=True).clean >= floor:
+                break
+        counts = self.evaluate(network)
+        return replace(candidate, clean=counts.clean, mean=counts.mean())
 
     def _fits(self, wanted: int) -> Iterator[int]:
         """How many images to fit the head to: as wanted, then more and more of them.
