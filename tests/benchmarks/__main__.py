@@ -2,15 +2,18 @@
 
     python -m tests.benchmarks
 
+With SRCSNN_DATA set, training is compared with a loop over the pictures of the data sets, too.
 The yardstick of a step is one `conv2d` and one `conv2d_weight` at the same shapes. Each figure is
 the median over interleaved repetitions, so that a busy machine slows both sides alike.
 """
 
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.grad import conv2d_weight
+from torch.utils.data import Dataset
 from torchvision.models import resnet18
 
 from converters import SpikingNetwork, listening, to_snn
@@ -36,7 +40,7 @@ from srcsnn.report import SpikeCounter
 from srcsnn.robustness import evaluate
 from srcsnn.seeding import stream
 from srcsnn.training import train
-from tests.benchmarks.plain import PROTOCOL, examples, plain_epoch
+from tests.benchmarks.plain import PROTOCOL, pictures, plain_epoch, tensors
 
 
 def median_ratio(work: Callable[[], None], yardstick: Callable[[], None], repeats: int) -> float:
@@ -136,18 +140,23 @@ def whole_ratio(repeats: int) -> float:
         return median_ratio(recorded, unrecorded, repeats)
 
 
-def training_ratio(make: Callable[[], nn.Module], shape: tuple[int, ...], repeats: int) -> float:
-    """A plain loop over `train`: how many times faster ours is.
+def training_ratio(
+    make: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    read: Callable[[], Dataset[tuple[torch.Tensor, int]]],
+    repeats: int,
+) -> float:
+    """A plain loop over these images over `train` over as many: how many times faster ours is.
 
     The plain loop has a process of its own: in this one, memory that is freed is kept.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as another:
 
         def plain() -> None:
-            another.submit(plain_epoch, make, shape, torch.get_num_threads()).result()
+            another.submit(plain_epoch, make, read, torch.get_num_threads()).result()
 
         def ours() -> None:
-            train(make(), *examples(shape), PROTOCOL, seed=0, precision="bfloat16")
+            train(make(), *tensors(shape).tensors, PROTOCOL, seed=0, precision="bfloat16")
 
         return median_ratio(plain, ours, repeats)
 
@@ -203,8 +212,11 @@ def main() -> None:
         ("MNIST", paper_mnist, (1, 28, 28)),
         ("CIFAR-10", paper_cifar10, (3, 32, 32)),
     ):
-        print(f"  {name + ', training':32} {training_ratio(make, shape, 5):.2f}")
         print(f"  {name + ', evaluation':32} {evaluation_ratio(make, shape, 5):.2f}")
+        sources = [("tensors", partial(tensors, shape)), ("pictures", partial(pictures, name))]
+        for kind, read in sources if "SRCSNN_DATA" in os.environ else sources[:1]:
+            row = f"{name}, training, a loop over {kind}"
+            print(f"  {row:42} {training_ratio(make, shape, read, 5):.2f}")
 
 
 if __name__ == "__main__":
