@@ -24,10 +24,10 @@ class _Signal:
 
     Attributes:
         pre: spikes, or shares of a pool that spiked: what plasticity sees.
-        drive: what weights are applied to. Another node than `pre` behind the CNN's own mean/std
-            normalisation, and where branches of different worth stand side by side.
+        drive: what weights are applied to. Another node than `pre` behind a normalisation of the
+            CNN's own, and where branches of different worth stand side by side.
         worth: what a spike of the drive stands for, in units of the CNN's activations.
-        black: the drive of a black image, to be left out of the current; None without any.
+        black: the drive without spikes, to be left out of the current; None without any.
     """
 
     pre: fx.Node
@@ -111,13 +111,14 @@ class _Assembly:
             return  # inside of a sum, which is placed as a whole
         if kind is Kind.INPUT:
             images = self._graph.node_copy(node)
-            black = self._call(torch.zeros_like, images) if self._bias == "off" else None
-            signals[node] = _Signal(images, images, 1.0, black)
+            signals[node] = _Signal(images, images, 1.0)
         elif kind is Kind.CONSTANT:
             constant = self._copy(node, lambda signal: signal.pre)
             signals[node] = _Signal(constant, constant, 1.0)
         elif kind is Kind.RELU:  # the neurons have done its work
             signals[node] = signals[below[0]]
+        elif kind is Kind.AFFINE:
+            signals[node] = self._normalize(node, signals[below[0]])
         elif kind is Kind.JOIN:
             signals[node] = self._join(node, [signals[each] for each in below])
         else:
@@ -153,14 +154,25 @@ class _Assembly:
         return self._call(torch.sub, signal.drive, signal.black)
 
     def _apply(self, node: fx.Node, signal: _Signal) -> _Signal:
-        """The operation on the drive, and on what plasticity sees unless it is a normalisation."""
-        affine = self._kinds[node] is Kind.AFFINE
-        pre = signal.pre if affine else self._copy(node, lambda each: each.pre)
-        if signal.drive is signal.pre and not affine:
-            return _Signal(pre, pre, signal.worth, signal.black)
+        """The operation on what plasticity sees, and on the drive where that is another."""
+        pre = self._copy(node, lambda each: each.pre)
+        if signal.drive is signal.pre:
+            return _Signal(pre, pre, signal.worth)
         drive = self._copy(node, lambda each: each.drive)
         black = signal.black and self._copy(node, lambda each: each.black or each.pre)
         return _Signal(pre, drive, signal.worth, black)
+
+    def _normalize(self, node: fx.Node, signal: _Signal) -> _Signal:
+        """The operation on the drive alone, in the CNN's units: on what the spikes stand for."""
+        drive = signal.drive
+        if signal.worth != 1:
+            drive = self._call(torch.mul, drive, signal.worth)
+        black = None
+        if self._bias == "off":
+            silence = signal.black or self._call(torch.zeros_like, drive)
+            black = self._copy(node, lambda each: silence if each is signal else each.pre)
+        drive = self._copy(node, lambda each: drive if each is signal else each.pre)
+        return _Signal(signal.pre, drive, 1.0, black)
 
     def _join(self, node: fx.Node, signals: Sequence[_Signal]) -> _Signal:
         """Branches side by side, each in the drive by what its spikes are worth."""

@@ -13,7 +13,7 @@ def fold_batch_norms(network: fx.GraphModule) -> dict[str, Tensor]:
     """Folds every BatchNorm that stands straight behind a convolution or linear layer into it.
 
     `W' = W * s` and `b' = (b - mean) * s + beta` with `s = gamma / sqrt(var + eps)`. Any other
-    BatchNorm stays in the graph, to be refused where it is in the way.
+    BatchNorm stays in the graph: a normalisation of what spikes stand for, or to be refused.
 
     Args:
         network: the traced copy of a CNN, in eval mode; its weights and its graph are changed.

@@ -28,9 +28,9 @@ __all__ = [
 SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 SUPPORTED = (
     "Conv1d/2d/3d and Linear (zero padding, any stride, dilation, groups), BatchNorm straight "
-    "behind them, ReLU, ReLU6, Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape, Dropout, "
-    "Identity, sums and concatenations of branches, a mean/std normalisation in front of the "
-    "first layer"
+    "behind them or behind a ReLU, ReLU, ReLU6, Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape, "
+    "Dropout, Identity, sums and concatenations of branches, a mean/std normalisation in front of "
+    "the first layer"
 )
 
 
@@ -39,7 +39,7 @@ class Kind(Enum):
 
     INPUT = auto()  # the images
     CONSTANT = auto()  # depends on no image: a number, a buffer, a size
-    AFFINE = auto()  # arithmetic between the images and constants: a normalisation
+    AFFINE = auto()  # a normalisation: of the images by constants, a BatchNorm of activations
     SYNAPSE = auto()  # weights: pre spikes to current
     RELU = auto()  # becomes neurons
     PASS = auto()  # commutes with ReLU, spikes stay spikes: reshape, max-pool, identity
@@ -144,9 +144,16 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         kind = _FUNCTIONS.get(node.target, Kind.UNSUPPORTED)
     if kind is Kind.JOIN and any(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes):
         return Kind.UNSUPPORTED
-    if kind is Kind.AFFINE and kinds[node.all_input_nodes[0]] not in (Kind.INPUT, Kind.AFFINE):
+    if kind is Kind.AFFINE and not _is_activation(node.all_input_nodes[0], kinds):
         return Kind.UNSUPPORTED
     return kind
+
+
+def _is_activation(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
+    """Whether this is what spikes stand for: images, or what comes from ReLUs, and no current."""
+    if kinds[node] in (Kind.PASS, Kind.AVERAGE, Kind.JOIN):
+        return all(_is_activation(below, kinds) for below in operands(node, kinds))
+    return kinds[node] in (Kind.INPUT, Kind.AFFINE, Kind.RELU)
 
 
 def _module_kind(module: nn.Module) -> Kind:
@@ -162,6 +169,8 @@ def _module_kind(module: nn.Module) -> Kind:
         return Kind.AVERAGE
     if is_normalization(module):
         return Kind.AFFINE
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
+        return Kind.AFFINE  # in eval mode; one behind a convolution is folded before
     return Kind.UNSUPPORTED
 
 
@@ -227,14 +236,21 @@ def operands(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> list[fx.Node]:
 
 def _arithmetic_kind(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
     varying = operands(node, kinds)
-    from_images = [kinds[below] in (Kind.INPUT, Kind.AFFINE) for below in varying]
-    if len(varying) == 1 and all(from_images):
+    if len(varying) == 1 and kinds[varying[0]] in (Kind.INPUT, Kind.AFFINE):
         divides_by_image = node.target in _DIVISIONS and node.args[:1] != (varying[0],)
         return Kind.UNSUPPORTED if divides_by_image else Kind.AFFINE
     weighted = "alpha" in node.kwargs or "out" in node.kwargs  # torch.add(a, b, alpha=2)
-    if node.target in _ADDITIONS and len(varying) == 2 and not all(from_images) and not weighted:
+    of_images = all(_is_of_images(below, kinds) for below in varying)
+    if node.target in _ADDITIONS and len(varying) == 2 and not of_images and not weighted:
         return Kind.SUM
     return Kind.UNSUPPORTED
+
+
+def _is_of_images(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
+    """Whether this is the images, normalised or not."""
+    while kinds[node] is Kind.AFFINE:
+        (node,) = operands(node, kinds)
+    return kinds[node] is Kind.INPUT
 
 
 def _always_drops(node: fx.Node) -> bool:

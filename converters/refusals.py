@@ -19,7 +19,7 @@ def refusal(network: fx.GraphModule, node: fx.Node) -> str:
             return f"{what}: has no running statistics, so that an image depends on its batch"
         return (
             f"{what}: must stand straight behind one convolution or linear layer, and be the only "
-            "one to use its output"
+            "one to use its output, or behind a ReLU"
         )
     if module is not None and is_parametrized(module):
         return (

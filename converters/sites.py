@@ -105,7 +105,7 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
     sites: list[Site] = []
     arriving: dict[fx.Node, tuple[str | None, ...]] = {}
     own_relus: set[fx.Node] = set()  # those that neurons take the place of
-    signed: set[fx.Node] = set()  # what carries normalised images, which a ReLU would change
+    signed: set[fx.Node] = set()  # what carries normalised values, which a ReLU would change
     for node in network.graph.nodes:
         below = [b for b in node.all_input_nodes if kinds[b] is not Kind.CONSTANT]
         sources = tuple(dict.fromkeys(s for b in below for s in arriving.get(b, ())))
@@ -114,7 +114,10 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
             signed.add(node)
         if kinds[node] is Kind.RELU and node in needed and node not in own_relus:
             if signed.intersection(below):
-                problems[node] = f"{describe(network, node)}: a ReLU of normalised images"
+                problems[node] = (
+                    f"{describe(network, node)}: a ReLU of normalised values; a BatchNorm in front "
+                    "of a ReLU must stand straight behind one convolution or linear layer"
+                )
             elif cap(network, node) < math.inf:
                 problems[node] = (
                     f"{describe(network, node)}: must stand straight behind one convolution, "

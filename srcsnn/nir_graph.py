@@ -37,8 +37,8 @@ def to_nir(snn: SpikingNetwork, image: tuple[int, ...], *, dt_s: float = 0.001) 
     NIR's neurons are differential equations. Forward Euler in steps of `dt_s`, with signals that
     pass the whole graph within a step, gives the spikes of this network, step by step. What NIR has
     no node for is said by others, exactly: a max-pool of spikes by a sum-pool and a threshold of
-    one half; the constant of a mean/std normalisation by a threshold that always fires, and a
-    scale; a grouped convolution by one with zeros between its groups, as the types of NIR 1.0 do
+    one half; the constant of a normalisation by a threshold that always fires, and a scale; a
+    grouped convolution by one with zeros between its groups, as the types of NIR 1.0 do
     not know of groups.
 
     Args:
@@ -181,7 +181,11 @@ class _Writer:
             self._signals[node] = _Signal(tuple(n for e in below for n in self._signal(e).names))
         elif operation is torch.mul:
             self._signals[node] = self._scaled(node, below[0], float(node.args[1]))  # type: ignore[arg-type]  # a factor
-        elif operation is torch.sub:  # of a black image, where biases are off
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            self._signals[node] = self._normalized(node, module)
+        elif operation is torch.zeros_like:  # no spikes, where biases are off
+            self._signals[node] = self._scaled(node, below[0], 0.0)
+        elif operation is torch.sub:
             minus = self._scaled(node, below[1], -1.0)
             self._signals[node] = _Signal((*self._signal(below[0]).names, *minus.names))
         else:
@@ -192,13 +196,28 @@ class _Writer:
         if node in self._signals:
             return self._signals[node]
         scale, shift = self._values.of_pixels(node)
-        names = self._add(f"{node.name}.scale", nir.Scale(scale), (_INPUT,)).names
-        if shift.any():
-            always = nir.Threshold(np.full(shift.shape, -1, np.float32))
-            one = self._add(f"{node.name}.one", always, (_INPUT,))
-            names += self._add(f"{node.name}.shift", nir.Scale(shift), one.names).names
-        self._signals[node] = _Signal(names)
+        self._signals[node] = self._affine(node.name, (_INPUT,), scale, shift)
         return self._signals[node]
+
+    @torch.no_grad()
+    def _normalized(self, node: fx.Node, norm: nn.Module) -> _Signal:
+        """A BatchNorm of what spikes stand for."""
+        (below,) = node.all_input_nodes
+        like = next(norm.buffers())
+        silence = torch.zeros(1, *self._values.shape(node), dtype=like.dtype, device=like.device)
+        shift = norm(silence)
+        scale = norm(silence + 1) - shift
+        names = self._signal(below).names
+        return self._affine(_label(node), names, _array(scale[0]), _array(shift[0]))
+
+    def _affine(self, name: str, sources: tuple[str, ...], scale: _Array, shift: _Array) -> _Signal:
+        """`scale * x + shift` of each number; the constant is a threshold that always fires."""
+        names = self._add(f"{name}.scale", nir.Scale(scale), sources).names
+        if shift.any():
+            always = nir.Threshold(np.full(shift.shape, -np.inf, np.float32))
+            one = self._add(f"{name}.one", always, sources)
+            names += self._add(f"{name}.shift", nir.Scale(shift), one.names).names
+        return _Signal(names)
 
     def _scaled(self, node: fx.Node, below: fx.Node, factor: float) -> _Signal:
         scale = nir.Scale(np.full(self._values.shape(node), factor, np.float32))

@@ -122,6 +122,14 @@ class Functional(nn.Module):
         return F.log_softmax(self.output(x.view(x.size(0), -1)), 1)
 
 
+def batch_norm(channels):
+    norm = nn.BatchNorm2d(channels)
+    nn.init.uniform_(norm.weight, -0.5, 1.5)
+    nn.init.uniform_(norm.bias, -0.2, 0.3)
+    norm.running_mean.fill_(0.2)
+    return norm
+
+
 NETWORKS = {
     "functional, with names that clash": (Functional, (1, 12, 12)),
     "flat and normalised": (
@@ -146,6 +154,14 @@ NETWORKS = {
             nn.Linear(4, 3),
         ),
         (3, 15, 15),
+    ),
+    "BatchNorm behind ReLUs": (
+        lambda: nn.Sequential(
+            batch_norm(2), nn.Conv2d(2, 6, 3), nn.ReLU(), batch_norm(6), nn.AvgPool2d(2),
+            nn.Conv2d(6, 4, 3, padding=1), nn.ReLU(), batch_norm(4), nn.Flatten(),
+            nn.Linear(64, 3),
+        ),
+        (2, 10, 10),
     ),
     "in one dimension": (
         lambda: nn.Sequential(

@@ -261,9 +261,15 @@ def test_an_unknown_bias_is_refused():
 
 REFUSED = {
     "GELU": (lambda: plain(nn.GELU(), nn.Conv2d(4, 2, 3), nn.ReLU()), r"2 \(GELU\)"),
-    "BatchNorm behind a pool": (
-        lambda: plain(nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3), nn.ReLU()),
-        r"3 \(BatchNorm2d\): must stand straight behind one convolution",
+    "BatchNorm behind a pool of currents": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3),
+        ),
+        r"2 \(BatchNorm2d\): must stand straight behind one convolution .* or behind a ReLU",
+    ),
+    "BatchNorm between two ReLUs": (
+        lambda: plain(nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU()),
+        r"3 \(ReLU\): a ReLU of normalised values; a BatchNorm in front of a ReLU must",
     ),
     "BatchNorm of the batch": (
         lambda: nn.Sequential(
@@ -286,7 +292,7 @@ REFUSED = {
     ),
     "ReLU of normalised images": (
         lambda: nn.Sequential(Normalize([0.4], [0.3]), nn.ReLU(), *plain()),
-        r"1 \(ReLU\): a ReLU of normalised images",
+        r"1 \(ReLU\): a ReLU of normalised values",
     ),
     "product of branches": (Gated, r"mul.*: joins branches by other means"),
     "ReLU and bare": (BareToo, r"a \(Conv2d\): its ReLU must be the only one to use its output"),

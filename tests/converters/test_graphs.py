@@ -19,13 +19,17 @@ from srcsnn.synapses import synapse_of
 from tests.converters.test_conversion import NEURON, Integrate
 
 
-def conv_norm(below, above, **options):
-    norm = nn.BatchNorm2d(above)
+def batch_norm(channels):
+    norm = nn.BatchNorm2d(channels)
     nn.init.uniform_(norm.weight, -1.5, 1.5)
     nn.init.normal_(norm.bias, 0, 0.3)
     norm.running_mean.normal_(0, 0.3)
     norm.running_var.uniform_(0.3, 2)
-    return nn.Sequential(nn.Conv2d(below, above, 3, padding=1, **options), norm)
+    return norm
+
+
+def conv_norm(below, above, **options):
+    return nn.Sequential(nn.Conv2d(below, above, 3, padding=1, **options), batch_norm(above))
 
 
 class Block(nn.Module):
@@ -101,6 +105,20 @@ class Sums(nn.Module):
         return F.relu(self.e(x + x))
 
 
+class LateNorms(nn.Module):
+    """BatchNorm of the images and behind ReLUs: before a layer, a pool, and ways that meet."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(n, 3, 3, padding=1) for n in (1, 3, 6))
+        self.norms = nn.ModuleList(map(batch_norm, (1, 3, 3)))
+
+    def forward(self, x):
+        x = self.norms[1](F.relu(self.a(self.norms[0](x))))
+        y = self.norms[2](F.dropout(F.relu(self.b(F.avg_pool2d(x, 2))), 0.5, self.training))
+        return F.relu(self.c(torch.cat([F.avg_pool2d(x, 2), y], 1)) + y)
+
+
 def volume():
     model = nn.Sequential(
         nn.Unflatten(2, (2, 3)), nn.Conv3d(1, 3, 2), nn.BatchNorm3d(3), nn.ReLU(),
@@ -117,6 +135,7 @@ NETWORKS = {
     "fire": Fire,
     "one ReLU for two": OneReLU,
     "sums": Sums,
+    "late norms": LateNorms,
     "linear": lambda: nn.Sequential(
         conv_norm(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4), nn.BatchNorm1d(4), nn.ReLU(),
         nn.Linear(4, 3),
@@ -165,6 +184,18 @@ def test_without_sleep_the_network_comes_back_bit_for_bit(model, dtype):
     assert all(torch.equal(after[k], before[k]) and after[k].dtype == dtype
                for k in before if before[k].is_floating_point())  # fmt: skip
     assert all(torch.equal(model.state_dict()[k], before[k]) for k in before)
+
+
+@pytest.mark.parametrize(("bias", "fires"), [("scaled", True), ("off", False)])
+@torch.no_grad()
+def test_without_biases_silence_stays_silence(bias, fires):
+    torch.manual_seed(1)
+    snn = to_snn(LateNorms().eval(), images(), neuron=Integrate(), bias=bias)
+    spikes = []
+    with snn.observed(lambda _, fired: spikes.append(float(fired.sum()))):
+        for _ in range(50):
+            snn(torch.zeros(1, 1, 6, 6))
+    assert (sum(spikes) > 0) == fires
 
 
 @torch.no_grad()
