@@ -3,7 +3,7 @@
 from asyncio import CancelledError
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from experiments.cells import Cell
 from experiments.compute import compute
@@ -87,6 +87,8 @@ def run_on(
 ) -> None:
     """Computes the cells on a cluster; those that depend on nothing missing run side by side.
 
+    No more at a time than there are threads, and always the first that can be computed: a run that
+    is stopped has measured what it trained, where Dask, told of all cells, trains everything first.
     A worker that dies costs the cell that it was at, which another one begins again. This process
     alone writes the ledger.
 
@@ -95,29 +97,39 @@ def run_on(
     """
     from distributed import as_completed
 
-    by_key = {cell.key: cell for cell in cells}
-    # Any: Dask ships no types.
-    futures: dict[str, Any] = {}
-    for cell in cells:
-        needed = [futures[below.key] for below in cell.inputs if below.key in futures]
-        futures[cell.key] = client.submit(
-            _task, cell, place, needed, key=f"{cell.kind}-{cell.key}", pure=False
-        )
-    keys = {future.key: key for key, future in futures.items()}
-    problems = []
-    for future in as_completed(futures.values()):  # type: ignore[no-untyped-call]  # Dask
-        cell = by_key[keys[future.key]]
+    waiting = list(cells)
+    running: dict[object, Cell] = {}  # by the keys of their futures
+    failed: dict[str, str] = {}
+    completed = as_completed()  # type: ignore[no-untyped-call]  # Dask
+    while waiting or running:
+        unfinished = {cell.key for cell in (*waiting, *running.values())}
+        threads = max(1, _threads(client))  # while there is none, one waits for the first to come
+        for cell in list(waiting):
+            inputs = {below.key for below in cell.inputs}
+            if inputs & failed.keys():
+                failed[cell.key] = f"{cell}: needs one of those above"
+            elif inputs.isdisjoint(unfinished) and len(running) < threads:
+                future = client.submit(compute, cell, place, key=f"{cell.kind}-{cell.key}")
+                running[future.key] = cell
+                completed.add(future)  # type: ignore[no-untyped-call]  # Dask
+            else:
+                continue
+            waiting.remove(cell)
+        if not running:
+            continue
+        future = next(completed)
+        cell = running.pop(future.key)
         try:
             # Waits once more where a finished result was lost with its worker.
             record = future.result()
         except (Exception, CancelledError) as error:  # whatever the cell or the cluster raised
-            problems.append(f"{cell}: {error or type(error).__name__}")
+            failed[cell.key] = f"{cell}: {error or type(error).__name__}"
             continue
         ledger.add(record)
         finished(cell, record)
-    _raise(problems, cells)
+    _raise(failed.values(), cells)
 
 
-def _task(cell: Cell, place: Place, needed: Sequence[Record]) -> Record:
-    """`needed` is there for Dask alone: it makes the cell wait for its inputs."""
-    return compute(cell, place)
+def _threads(client: "Client") -> int:
+    """Of all workers."""
+    return sum(client.nthreads().values())  # type: ignore[no-untyped-call]  # Dask

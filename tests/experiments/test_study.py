@@ -4,7 +4,9 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -147,9 +149,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_a_cluster_that_loses_a_worker_gives_what_one_process_gives(digits, place, tmp_path):
-    cells = wanted(digits, trials=2)
-    alone = run_all(cells, place, tmp_path / "alone.jsonl")
+@contextmanager
+def dask(workers):
+    """The address of a scheduler on the loopback interface, and its workers' processes."""
     address = f"tcp://127.0.0.1:{free_port()}"
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -166,28 +168,41 @@ def test_a_cluster_that_loses_a_worker_gives_what_one_process_gives(digits, plac
     words = ("--host", "127.0.0.1", "--no-dashboard")
     processes = [start("scheduler", "--port", port, *words)]
     try:
-        for _ in range(2):
+        for _ in range(workers):
             processes.append(start("worker", address, "--nthreads", "1", "--no-nanny", *words))
-        together = Place("digits", tmp_path / "together")
-        ledger = Ledger(tmp_path / "together.jsonl")
-        done = []
-
-        def finished(cell, record):
-            if not done:  # in mid-run
-                processes[-1].send_signal(signal.SIGKILL)
-            done.append(cell)
-
-        with schedule.cluster(None, address) as client:
-            client.wait_for_workers(2, timeout=60)
-            schedule.run_on(
-                client, missing(cells, ledger, together.models), together, ledger, finished
-            )
+        yield address, processes[1:]
     finally:
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_a_cluster_that_loses_a_worker_gives_what_one_process_gives(digits, place, tmp_path):
+    cells = wanted(digits, trials=2)
+    alone = run_all(cells, place, tmp_path / "alone.jsonl")
+    together = Place("digits", tmp_path / "together")
+    ledger = Ledger(tmp_path / "together.jsonl")
+    done = []
+    with dask(workers=2) as (address, workers), schedule.cluster(None, address) as client:
+
+        def finished(cell, record):
+            if not done:  # in mid-run
+                workers[-1].send_signal(signal.SIGKILL)
+            done.append(cell)
+
+        client.wait_for_workers(2, timeout=60)
+        schedule.run_on(client, missing(cells, ledger, together.models), together, ledger, finished)
     assert len(done) == len(list(in_order(cells)))
     assert without_seconds(ledger.path) == without_seconds(alone.path)
+
+
+def test_a_network_is_measured_before_the_next_is_trained(digits, place, tmp_path):
+    ledger, done = Ledger(tmp_path / "ledger.jsonl"), []
+    cells = missing(wanted(digits, methods=["baseline", "SRC", "FT-GN"]), ledger, place.models)
+    with dask(workers=1) as (address, _), schedule.cluster(None, address) as client:
+        client.wait_for_workers(1, timeout=60)
+        schedule.run_on(client, cells, place, ledger, lambda cell, _: done.append(cell.key))
+    assert done == [cell.key for cell in cells]
 
 
 def test_wrong_words_are_told(capsys):
@@ -223,14 +238,22 @@ def test_a_cell_of_other_images_is_not_computed(digits, place):
         compute(cell, place)
 
 
-def test_a_cell_that_fails_costs_those_that_need_it_and_no_others(digits, place, tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_cell_that_fails_costs_those_that_need_it_and_no_others(digits, place, tmp_path, workers):
     cells = list(in_order(wanted(digits)))
     broken = replace(cells[0], settings=dict(cells[0].settings) | {"precision": "float8"})
     needs = replace(cells[1], inputs=(broken,))
     other = replace(cells[0], trial=7)
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    with pytest.raises(SrcsnnError, match="2 of 3 cells failed") as caught:
-        schedule.run_here([broken, needs, other], place, ledger, lambda *_: None)
+    rest = [broken, needs, other], place, ledger, lambda *_: None
+    with ExitStack() as until_the_end:
+        run = schedule.run_here
+        if workers:
+            address, _ = until_the_end.enter_context(dask(workers))
+            client = until_the_end.enter_context(schedule.cluster(None, address))
+            run = partial(schedule.run_on, client)
+        with pytest.raises(SrcsnnError, match="2 of 3 cells failed") as caught:
+            run(*rest)
     assert "use float32 or bfloat16" in str(caught.value)
     assert other in ledger
 
