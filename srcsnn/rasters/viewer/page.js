@@ -215,64 +215,6 @@ function leave() {
   tell("");
 }
 
-// Changes of the window; all keep it within the layer, a step and a row at least.
-function show({ t0 = state.t0, t1 = state.t1, r0 = state.r0, r1 = state.r1 }) {
-  const fit = (from, to, size) => {
-    const length = Math.min(size, Math.max(1, Math.round(to - from)));
-    const start = Math.min(size - length, Math.max(0, Math.round(from)));
-    return [start, start + length];
-  };
-  [state.t0, state.t1] = fit(t0, t1, run.steps);
-  [state.r0, state.r1] = fit(r0, r1, rowsOf(state.layer).rows);
-  schedule();
-}
-
-let scheduled = false;
-function schedule() {
-  if (scheduled) return;
-  scheduled = true;
-  requestAnimationFrame(() => {
-    scheduled = false;
-    draw();
-  });
-}
-
-// A length that is longer or shorter by one at least.
-const zoomed = (length, factor) =>
-  factor > 1 ? Math.max(length + 1, length * factor) : Math.max(1, Math.min(length - 1, length * factor));
-
-function zoomTime(factor, around = (state.t0 + state.t1) / 2) {
-  const length = zoomed(state.t1 - state.t0, factor);
-  const share = (around - state.t0) / (state.t1 - state.t0);
-  show({ t0: around - share * length, t1: around + (1 - share) * length });
-}
-
-function zoomRows(factor, around = (state.r0 + state.r1) / 2) {
-  const length = zoomed(state.r1 - state.r0, factor);
-  const share = (around - state.r0) / (state.r1 - state.r0);
-  show({ r0: around - share * length, r1: around + (1 - share) * length });
-}
-
-function move(steps, rows) {
-  const wide = state.t1 - state.t0;
-  const tall = state.r1 - state.r0;
-  const by = (size, share) => Math.sign(share) * Math.max(1, Math.round(Math.abs(share) * size));
-  const t0 = Math.min(run.steps - wide, Math.max(0, state.t0 + by(wide, steps)));
-  const r0 = Math.min(rowsOf(state.layer).rows - tall, Math.max(0, state.r0 + by(tall, rows)));
-  show({ t0, t1: t0 + wide, r0, r1: r0 + tall });
-}
-
-function moveCross(steps, rows) {
-  const cross = state.cross ?? { step: (state.t0 + state.t1) >> 1, row: (state.r0 + state.r1) >> 1 };
-  const within = (value, from, to) => Math.min(to - 1, Math.max(from, value));
-  state.cross = { step: within(cross.step + steps, state.t0, state.t1),
-    row: within(cross.row + rows, state.r0, state.r1) };
-  readCross();
-  schedule();
-}
-
-const showAll = () => show({ t0: 0, t1: run.steps, r0: 0, r1: rowsOf(state.layer).rows });
-
 function setOrder(order) {
   if (order === "rate" && !state.layer.totals) {
     document.querySelector(`input[value="${state.order}"]`).checked = true;
@@ -315,68 +257,6 @@ async function openLayer(index) {
 }
 
 const goTo = (index) => openLayer(index).catch((error) => tell(`not shown: ${error.message}`));
-
-function showFacts(layer) {
-  const about = layer.about;
-  at("name").textContent = about.name;
-  const facts = [
-    ["shape", about.shape.join(" × ")], ["neurons", number(about.neurons)], ["spikes", number(about.spikes)],
-    ["rate, mean", about.rate_mean.toFixed(4)], ["rate, median", about.rate_median.toFixed(4)],
-    ["rate, 95 %", about.rate_p95.toFixed(4)], ["rate, largest", about.rate_max.toFixed(4)],
-    ["silent", percent(about.silent_share)], ["saturated", percent(about.saturated_share)],
-    ["burst", `${percent(about.burst)} at step ${number(about.burst_step)}`],
-  ];
-  if (about.threshold !== null) facts.push(["threshold", about.threshold.toPrecision(4)]);
-  if (about.decay !== null) facts.push(["decay", about.decay.toPrecision(4)]);
-  at("facts").replaceChildren(...facts.map(([name, value]) => {
-    const row = document.createElement("tr");
-    for (const text of [name, value]) row.insertCell().textContent = text;
-    return row;
-  }));
-  at("maps").hidden = !layer.totals;
-  at("map-read").textContent = layer.totals ? "" : "Too many neurons for maps in a page.";
-  if (layer.totals) drawMaps(at("maps"), layer, null, null);
-}
-
-// The list of layers, the words above, and the keys.
-function fillIn() {
-  document.title = `${run.file} - spikes`;
-  at("file").textContent = run.file;
-  at("about").textContent = `${run.status}; ${number(run.steps)} of ${number(run.planned)} steps` +
-    `${run.every > 1 ? `, one of ${run.every}` : ""}` + (run.dt === null ? "" : `, ${1000 * run.dt} ms each`);
-  at("warnings").replaceChildren(...run.layers.flatMap((about) => about.warnings).map((warning) => {
-    const line = document.createElement("p");
-    line.textContent = warning;
-    return line;
-  }));
-  run.layers.forEach((about, index) => {
-    const item = document.createElement("li");
-    const button = document.createElement("button");
-    button.type = "button";
-    const name = document.createElement("b");
-    name.textContent = about.name;
-    const words = document.createElement("small");
-    words.textContent = `${about.shape.join(" × ")}, rate ${about.rate_mean.toFixed(4)}`;
-    const spark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    spark.setAttribute("viewBox", "0 0 100 24");
-    spark.setAttribute("preserveAspectRatio", "none");
-    spark.setAttribute("aria-hidden", "true");
-    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-    path.setAttribute("d", sparkPath(about.trace));
-    spark.append(path);
-    button.append(name, words, spark);
-    button.addEventListener("click", () => goTo(index));
-    item.append(button);
-    at("layers").append(item);
-  });
-  at("keys").replaceChildren(...KEYS.flatMap(([keys, meaning]) => {
-    const term = document.createElement("dt");
-    const text = document.createElement("dd");
-    term.textContent = keys;
-    text.textContent = meaning;
-    return [term, text];
-  }));
-}
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;

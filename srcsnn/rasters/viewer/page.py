@@ -30,7 +30,9 @@ _LARGEST_TOTALS = 4_000_000  # neurons of a layer whose totals are in the page
 _OVERVIEW = 2048  # bins of steps in the counts of each channel
 _BLOCK_BYTES = 8 * 1024**2
 _BLOCK_STEPS = 512
-_SCRIPTS = ("layer.js", "picture.js", "page.js", "saving.js", "controls.js")
+_SCRIPTS = (
+    "layer.js", "picture.js", "page.js", "moves.js", "about.js", "saving.js", "controls.js",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
