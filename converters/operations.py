@@ -27,10 +27,9 @@ __all__ = [
 
 SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 SUPPORTED = (
-    "Conv1d/2d/3d and Linear (zero padding, any stride, dilation, groups), BatchNorm straight "
-    "behind them or behind a ReLU, ReLU, ReLU6, Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape, "
-    "Dropout, Identity, sums and concatenations of branches, a mean/std normalisation in front of "
-    "the first layer"
+    "Conv1d/2d/3d and Linear (zero padding, any stride, dilation, groups), BatchNorm, ReLU, ReLU6, "
+    "Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape, Dropout, Identity, sums and concatenations "
+    "of branches, a mean/std normalisation in front of the first layer"
 )
 
 
@@ -144,16 +143,7 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         kind = _FUNCTIONS.get(node.target, Kind.UNSUPPORTED)
     if kind is Kind.JOIN and any(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes):
         return Kind.UNSUPPORTED
-    if kind is Kind.AFFINE and not _is_activation(node.all_input_nodes[0], kinds):
-        return Kind.UNSUPPORTED
     return kind
-
-
-def _is_activation(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
-    """Whether this is what spikes stand for: images, or what comes from ReLUs, and no current."""
-    if kinds[node] in (Kind.PASS, Kind.AVERAGE, Kind.JOIN):
-        return all(_is_activation(below, kinds) for below in operands(node, kinds))
-    return kinds[node] in (Kind.INPUT, Kind.AFFINE, Kind.RELU)
 
 
 def _module_kind(module: nn.Module) -> Kind:
@@ -170,7 +160,7 @@ def _module_kind(module: nn.Module) -> Kind:
     if is_normalization(module):
         return Kind.AFFINE
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
-        return Kind.AFFINE  # in eval mode; one behind a convolution is folded before
+        return Kind.AFFINE  # in eval mode; one straight behind a layer is folded before
     return Kind.UNSUPPORTED
 
 

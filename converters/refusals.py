@@ -14,13 +14,8 @@ def refusal(network: fx.GraphModule, node: fx.Node) -> str:
     """Why an operation is not supported."""
     what = describe(network, node)
     module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        if module.running_var is None:
-            return f"{what}: has no running statistics, so that an image depends on its batch"
-        return (
-            f"{what}: must stand straight behind one convolution or linear layer, and be the only "
-            "one to use its output, or behind a ReLU"
-        )
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):  # one with statistics is supported
+        return f"{what}: has no running statistics, so that an image depends on its batch"
     if module is not None and is_parametrized(module):
         return (
             f"{what}: its weights are computed from others; make them plain with "

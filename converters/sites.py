@@ -54,8 +54,9 @@ class Site:
     """The place of one layer of neurons.
 
     Attributes:
-        name: of the first synapse that drives it, else of the addition in the graph.
-        root: the node that gives the current: the only synapse, or the sum of the branches.
+        name: of the first synapse that drives it, else of the root in the graph.
+        root: the node that gives the current: the only synapse, or the sum of the branches; the
+            ReLU where it stands behind a normalisation.
         activation: the node whose output the neurons replace: the ReLU behind the root, or the
             root itself where there is none.
         branches: what drives it.
@@ -112,29 +113,31 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
         arriving[node] = (None,) if kinds[node] is Kind.INPUT else sources
         if kinds[node] is Kind.AFFINE or (kinds[node] in _CARRYING and signed.intersection(below)):
             signed.add(node)
-        if kinds[node] is Kind.RELU and node in needed and node not in own_relus:
-            if signed.intersection(below):
-                problems[node] = (
-                    f"{describe(network, node)}: a ReLU of normalised values; a BatchNorm in front "
-                    "of a ReLU must stand straight behind one convolution or linear layer"
-                )
-            elif cap(network, node) < math.inf:
-                problems[node] = (
-                    f"{describe(network, node)}: must stand straight behind one convolution, "
-                    "linear layer or sum, whose neurons then have its cap"
-                )
+        is_relu = kinds[node] is Kind.RELU and node in needed and node not in own_relus
+        behind_norm = is_relu and bool(signed.intersection(below))  # with neurons of its own
+        if is_relu and not behind_norm and cap(network, node) < math.inf:
+            problems[node] = (
+                f"{describe(network, node)}: must stand straight behind one convolution, linear "
+                "layer, sum or BatchNorm, whose neurons then have its cap"
+            )
         of_branch = any(map(sums.has, node.all_input_nodes))
         if node in needed and kinds[node] is Kind.CONSTANT and of_branch:
             problems[node] = (
                 f"{describe(network, node)}: read the size of the sum, or of what comes before it, "
                 "and not of one of its branches"
             )
-        if node in needed and sums.is_root(node):
-            branches = sums.branches(node, sleeping)
+        if behind_norm or (node in needed and sums.is_root(node)):
+            branches = (
+                (Branch(None, below[0], sleeps=False),)
+                if behind_norm
+                else sums.branches(node, sleeping)
+            )
             name = next((b.synapse for b in branches if b.synapse is not None), node.name)
             while name in synapses and all(b.synapse is None for b in branches):
-                name += "_"  # a layer of the CNN has the addition's name
-            activation, rectifies = _find_activation(network, node, kinds, problems)
+                name += "_"  # a layer of the CNN has the root's name
+            activation, rectifies = (
+                (node, False) if behind_norm else _find_activation(network, node, kinds, problems)
+            )
             most = cap(network, activation)
             own_relus.add(activation)
             sites.append(Site(name, node, activation, branches, sources, rectifies, most))

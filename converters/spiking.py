@@ -142,7 +142,7 @@ class Layer:
 
     Attributes:
         name: qualified name in the CNN of the first convolution or linear layer that drives it;
-            without any, the name of the addition.
+            without any, that of the addition or ReLU in the graph.
         neurons: the neurons.
         largest: lambda, the scale that the normalisation measured.
         rectifies: whether the CNN has no ReLU there, so that spikes stand for the positive part

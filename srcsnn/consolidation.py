@@ -204,7 +204,7 @@ def _layout(
 
 
 def _kind(units: Sequence[Unit]) -> LayerKind:
-    """What drives a layer: its first synapse, or shortcuts alone."""
+    """What drives a layer: its first synapse, or no weights at all."""
     if not units:
         return "sum"
     return "linear" if isinstance(units[0].synapse.operator, nn.Linear) else "conv"

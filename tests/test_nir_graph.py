@@ -157,7 +157,7 @@ NETWORKS = {
     ),
     "BatchNorm behind ReLUs": (
         lambda: nn.Sequential(
-            batch_norm(2), nn.Conv2d(2, 6, 3), nn.ReLU(), batch_norm(6), nn.AvgPool2d(2),
+            batch_norm(2), nn.Conv2d(2, 6, 3), nn.ReLU(), batch_norm(6), nn.AvgPool2d(2), nn.ReLU(),
             nn.Conv2d(6, 4, 3, padding=1), nn.ReLU(), batch_norm(4), nn.Flatten(),
             nn.Linear(64, 3),
         ),

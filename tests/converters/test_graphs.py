@@ -119,6 +119,27 @@ class LateNorms(nn.Module):
         return F.relu(self.c(torch.cat([F.avg_pool2d(x, 2), y], 1)) + y)
 
 
+class PreActivation(nn.Module):
+    """BatchNorm and ReLU in front of layers, as in the second ResNet and in DenseNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.b = (nn.Conv2d(n, 3, 3, padding=1) for n in (1, 3, 3))
+        self.last = nn.Conv2d(6, 2, 1)
+        self.norms = nn.ModuleList(map(batch_norm, (1, 3, 3, 6)))
+        for layer in (self.stem, self.b):  # so that their positive part is all there is
+            layer.weight.data.abs_()
+            layer.bias.data.abs_()
+        for norm in self.norms:
+            norm.bias.data.fill_(0.5)
+
+    def forward(self, x):
+        x = self.stem(F.relu(self.norms[0](x)))
+        y = F.relu6(self.norms[1](x))
+        y = x + self.b(F.relu(self.norms[2](self.a(y))))
+        return self.last(F.relu(self.norms[3](torch.cat([x, y], 1)))).relu()
+
+
 def volume():
     model = nn.Sequential(
         nn.Unflatten(2, (2, 3)), nn.Conv3d(1, 3, 2), nn.BatchNorm3d(3), nn.ReLU(),
@@ -136,6 +157,7 @@ NETWORKS = {
     "one ReLU for two": OneReLU,
     "sums": Sums,
     "late norms": LateNorms,
+    "pre-activation": PreActivation,
     "linear": lambda: nn.Sequential(
         conv_norm(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4), nn.BatchNorm1d(4), nn.ReLU(),
         nn.Linear(4, 3),
@@ -277,6 +299,7 @@ def test_a_graph_that_was_traced_by_the_user_is_a_network():
 TORCHVISION = {
     "vgg11": 8, "vgg11_bn": 8, "vgg16": 13, "vgg16_bn": 13, "resnet18": 20, "resnet34": 36,
     "resnet50": 53, "mobilenet_v2": 52, "squeezenet1_0": 26, "squeezenet1_1": 26,
+    "densenet121": 120,
 }  # fmt: skip
 
 
