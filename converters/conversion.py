@@ -114,9 +114,10 @@ def to_snn(
 
     Every ReLU becomes a layer of neurons, straight behind its convolution or linear layer, or
     behind the sum of its branches, each of which has a factor of its own. A layer without a ReLU
-    gets neurons too, which stand for the positive part. BatchNorm is folded into the copy. The
-    graph is cut after the last layer that sleeps. A leading mean/std normalisation is applied to
-    the input spikes; a final softmax is not simulated. Half-precision networks are simulated in
+    gets neurons too, which stand for the positive part. BatchNorm straight behind a layer is folded
+    into the copy. Any other, like a leading mean/std normalisation, works on what the spikes stand
+    for, and a ReLU behind it has neurons of its own. The graph is cut after the last layer that
+    sleeps; a final softmax is not simulated. Half-precision networks are simulated in
     float32, so that small changes of weights are not rounded away.
 
     Args:

@@ -38,8 +38,8 @@ def to_nir(snn: SpikingNetwork, image: tuple[int, ...], *, dt_s: float = 0.001) 
     pass the whole graph within a step, gives the spikes of this network, step by step. What NIR has
     no node for is said by others, exactly: a max-pool of spikes by a sum-pool and a threshold of
     one half; the constant of a normalisation by a threshold that always fires, and a scale; a
-    grouped convolution by one with zeros between its groups, as the types of NIR 1.0 do
-    not know of groups.
+    grouped convolution by one with zeros between its groups, as the types of NIR 1.0 do not know of
+    groups.
 
     Args:
         snn: with `LIF` or `Leaky` neurons, which are reset.
