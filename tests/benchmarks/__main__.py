@@ -204,9 +204,9 @@ def main() -> None:
         ("ResNet-18 at 224x224", resnet18().eval(), large, 5, 5, 1.5),
     ):
         print(f"  {name:34} {step_ratio(cnn, image, steps, repeats):.2f} (at most {most})")
-    given = step_ratio(alone, deep, 60, 15, drawn=False)
-    print(f"  {'64 to 64 at 56x56':34} {given:.2f} (at most 1.4)")
-    print(f"  {'the same, with noise for all 64':34} {step_ratio(alone, deep, 60, 15):.2f}")
+    for name, drawn in (("64 to 64 at 56x56", False), ("the same, with noise for all 64", True)):
+        ratio = step_ratio(alone, deep, 60, 15, drawn=drawn)
+        print(f"  {name:34} {ratio:.2f} (at most 1.4)")
     papers = (
         ("MNIST", "paper-mnist", paper_mnist, (1, 28, 28)),
         ("CIFAR-10", "paper-cifar10", paper_cifar10, (3, 32, 32)),
