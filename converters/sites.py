@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import fx
 
+from converters.activations import find_activation, varying_users
 from converters.errors import ConversionError
 from converters.operations import (
     SUPPORTED,
@@ -127,17 +128,11 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
                 "and not of one of its branches"
             )
         if behind_norm or (node in needed and sums.is_root(node)):
-            branches = (
-                (Branch(None, below[0], sleeps=False),)
-                if behind_norm
-                else sums.branches(node, sleeping)
-            )
+            branches = sums.branches(node, sleeping)
             name = next((b.synapse for b in branches if b.synapse is not None), node.name)
             while name in synapses and all(b.synapse is None for b in branches):
                 name += "_"  # a layer of the CNN has the root's name
-            activation, rectifies = (
-                (node, False) if behind_norm else _find_activation(network, node, kinds, problems)
-            )
+            activation, rectifies = find_activation(network, node, kinds, problems)
             most = cap(network, activation)
             own_relus.add(activation)
             sites.append(Site(name, node, activation, branches, sources, rectifies, most))
@@ -200,10 +195,13 @@ class _Sums:
         return node
 
     def branches(self, root: fx.Node, sleeping: frozenset[str]) -> tuple[Branch, ...]:
-        """All that is added up in a root; sums of sums are one."""
+        """All that is added up in a root, or the one shortcut to a ReLU; sums of sums are one."""
         if self._kinds[root] is Kind.SYNAPSE:
             name = str(root.target)
             return (Branch(name, root, name in sleeping),)
+        if self._kinds[root] is Kind.RELU:
+            (operand,) = operands(root, self._kinds)
+            return (Branch(None, operand, sleeps=False),)
         found: list[Branch] = []
         for operand, term in self._terms(root):
             if term is None:
@@ -220,7 +218,7 @@ class _Sums:
 
     def _current(self, node: fx.Node) -> fx.Node | None:
         """The synapse or sum that an operand is the current of, if nothing else uses it."""
-        while len(_varying_users(node, self._kinds)) == 1:
+        while len(varying_users(node, self._kinds)) == 1:
             if self._kinds[node] in (Kind.SYNAPSE, Kind.SUM):
                 return node
             if not is_identity(self._network, node):
@@ -266,78 +264,3 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
             found.add(node)
             waiting.extend(node.all_input_nodes)
     return found
-
-
-def _varying_users(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> list[fx.Node]:
-    return [user for user in node.users if kinds[user] is not Kind.CONSTANT]
-
-
-def _find_activation(
-    network: fx.GraphModule,
-    root: fx.Node,
-    kinds: Mapping[fx.Node, Kind],
-    problems: dict[fx.Node, str],
-) -> tuple[fx.Node, bool]:
-    """The ReLU behind a root, and that it is there; or the root itself, and whether it has one.
-
-    Between the two nothing may stand but what commutes with a ReLU: pools of the maximum, shapes.
-    A ReLU behind branches put side by side is that of each of them.
-    """
-    node = root
-    while True:
-        users = _varying_users(node, kinds)
-        if len(users) == 1 and kinds[users[0]] is Kind.RELU:
-            return users[0], False
-        if len(users) == 1 and kinds[users[0]] is Kind.PASS:
-            node = users[0]
-            continue
-        break
-    below = list(_descendants(root))
-    if any(kinds[user] is Kind.RELU for user in users):
-        problems[root] = (
-            f"{describe(network, root)}: its ReLU must be the only one to use its output; there is "
-            f"{' and '.join(describe(network, user) for user in users)}"
-        )
-    elif any(kinds[user] in (Kind.SYNAPSE, Kind.RELU) for user in below):
-        for user in users:
-            if kinds[user] is Kind.UNSUPPORTED:
-                problems.setdefault(user, refusal(network, user))
-        if averaged := _relu_behind_average(root, kinds):
-            problems[root] = (
-                f"{describe(network, root)}: a ReLU must stand straight behind it; there is an "
-                f"average before {describe(network, averaged)}"
-            )
-    return root, not _has_relu(root, kinds)
-
-
-def _has_relu(root: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
-    """Whether all that becomes of a root goes through ReLUs."""
-    return all(
-        kinds[user] is Kind.RELU
-        or (kinds[user] in (Kind.PASS, Kind.JOIN) and _has_relu(user, kinds))
-        for user in _varying_users(root, kinds)
-    )
-
-
-def _relu_behind_average(root: fx.Node, kinds: Mapping[fx.Node, Kind]) -> fx.Node | None:
-    """A ReLU that works on averages of signed values of a root."""
-    waiting = [(root, False)]
-    while waiting:
-        node, averaged = waiting.pop()
-        for user in _varying_users(node, kinds):
-            if kinds[user] is Kind.RELU and averaged:
-                return user
-            if kinds[user] in (Kind.PASS, Kind.JOIN, Kind.AVERAGE):
-                waiting.append((user, averaged or kinds[user] is Kind.AVERAGE))
-    return None
-
-
-def _descendants(node: fx.Node) -> Iterator[fx.Node]:
-    seen: set[fx.Node] = set()
-    waiting = list(node.users)
-    while waiting:
-        user = waiting.pop()
-        if user not in seen:
-            seen.add(user)
-            yield user
-            waiting.extend(user.users)

@@ -103,12 +103,12 @@ def run_on(
     completed = as_completed()  # type: ignore[no-untyped-call]  # Dask
     while waiting or running:
         unfinished = {cell.key for cell in (*waiting, *running.values())}
-        threads = max(1, _threads(client))  # while there is none, one waits for the first to come
+        threads = sum(client.nthreads().values())  # type: ignore[no-untyped-call]  # Dask
         for cell in list(waiting):
             inputs = {below.key for below in cell.inputs}
             if inputs & failed.keys():
                 failed[cell.key] = f"{cell}: needs one of those above"
-            elif inputs.isdisjoint(unfinished) and len(running) < threads:
+            elif inputs.isdisjoint(unfinished) and len(running) < max(1, threads):
                 future = client.submit(compute, cell, place, key=f"{cell.kind}-{cell.key}")
                 running[future.key] = cell
                 completed.add(future)  # type: ignore[no-untyped-call]  # Dask
@@ -128,8 +128,3 @@ def run_on(
         ledger.add(record)
         finished(cell, record)
     _raise(failed.values(), cells)
-
-
-def _threads(client: "Client") -> int:
-    """Of all workers."""
-    return sum(client.nthreads().values())  # type: ignore[no-untyped-call]  # Dask
