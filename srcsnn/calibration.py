@@ -153,10 +153,11 @@ def _bisect(
 
 
 class _Tally:
-    """A rule that changes nothing and adds up what another would change."""
+    """A rule that changes nothing and adds up what another would change, both in place."""
 
-    def __init__(self, rule: Rule) -> None:
-        self.rule, self.total = rule, torch.tensor(0.0)
+    def __init__(self, rule: Rule, weight: Tensor) -> None:
+        kind = torch.promote_types(weight.dtype, torch.float32)
+        self.rule, self.total = rule, torch.zeros_like(weight, dtype=kind)
 
     def init(self, synapse: Synapse) -> Any:  # noqa: ANN401  # the other rule's state
         """The other rule's."""
@@ -171,8 +172,8 @@ class _Tally:
     ) -> tuple[Tensor, Any]:
         """No change."""
         change, state = self.rule.update(synapse, pre, post, state)
-        self.total = self.total.to(change) + change
-        return torch.zeros_like(change), state
+        self.total += change
+        return change.zero_(), state
 
 
 def _drift(
@@ -181,7 +182,7 @@ def _drift(
     """The relative change of each sleeping layer in a step, if inc + dec were 1."""
     gate = None if auto.gate == "off" else auto.gate
     rule = IncDec(1 - auto.dec_share, auto.dec_share, gate)
-    tallies = [_Tally(rule) for _ in snn.sleeping]
+    tallies = [_Tally(rule, unit.synapse.weight.detach()) for unit in snn.sleeping]
     run(snn, replay, tallies, steps=_STEPS, generator=generator)
     return {
         unit.name: relative(tally.total, unit.synapse.weight.detach()) / _STEPS
