@@ -23,6 +23,7 @@ __all__ = [
     "is_linear",
     "is_normalization",
     "operands",
+    "squeezed",
 ]
 
 SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -31,6 +32,11 @@ SUPPORTED = (
     "Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape, Dropout, Identity, sums and concatenations "
     "of branches, a mean/std normalisation in front of the first layer"
 )
+
+
+def squeezed(values: torch.Tensor) -> torch.Tensor:
+    """`squeeze` for sleep, which shows one image at a time: the batch's axis stays."""
+    return values.reshape(len(values), *(size for size in values.shape[1:] if size != 1))
 
 
 class Kind(Enum):
@@ -66,7 +72,7 @@ _FUNCTIONS: dict[Any, Kind] = {
     **dict.fromkeys([torch.cat, torch.concat, torch.concatenate], Kind.JOIN),
     **dict.fromkeys(
         [
-            torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze,
+            torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, squeezed,
             F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout,
             F.max_pool1d, F.max_pool2d, F.max_pool3d,
             torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
@@ -139,6 +145,8 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         kind = _METHODS.get(str(node.target), Kind.UNSUPPORTED)
     elif node.target in _DROPOUTS and _always_drops(node):
         return Kind.UNSUPPORTED
+    elif _is_slicing(node) or _pads_with_zeros(node):  # the shortcuts of He et al.'s option A
+        kind = Kind.PASS
     else:
         kind = _FUNCTIONS.get(node.target, Kind.UNSUPPORTED)
     if kind is Kind.JOIN and any(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes):
@@ -195,8 +203,10 @@ def _is_size(node: fx.Node) -> bool:
     )
 
 
-def is_in_place(node: fx.Node) -> bool:
+def is_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether this changes what it is given."""
+    if node.op == "call_module":
+        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
     if node.op == "call_method":
         name = str(node.target)
         return name.endswith("_") and not name.endswith("__")
@@ -241,6 +251,27 @@ def _is_of_images(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
     while kinds[node] is Kind.AFFINE:
         (node,) = operands(node, kinds)
     return kinds[node] is Kind.INPUT
+
+
+def _is_slicing(node: fx.Node) -> bool:
+    """Whether this takes every so many channels or positions of all images."""
+    if node.op != "call_function" or node.target is not operator.getitem:
+        return False
+    index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    return (
+        index[0] in (slice(None), ...)
+        and all(isinstance(each, slice) or each is ... for each in index)
+        and len(node.all_input_nodes) == 1
+    )
+
+
+def _pads_with_zeros(node: fx.Node) -> bool:
+    if node.op != "call_function" or node.target is not F.pad or len(node.all_input_nodes) != 1:
+        return False
+    _, _, *rest = node.args
+    mode = rest[0] if rest else node.kwargs.get("mode", "constant")
+    value = rest[1] if len(rest) > 1 else node.kwargs.get("value")
+    return bool(mode == "constant" and value in (None, 0))
 
 
 def _always_drops(node: fx.Node) -> bool:

@@ -31,6 +31,12 @@ def refusal(network: fx.GraphModule, node: fx.Node) -> str:
             f"{what}: a function, or a class derived from torch.nn's, which may compute something "
             "else; right would be torch.nn's own Conv1d, Conv2d, Conv3d or Linear"
         )
+    arguments = [each for each in network.graph.nodes if each.op == "placeholder"]
+    if given := set(node.all_input_nodes).intersection(arguments[1:]):
+        names = ", ".join(str(each.target) for each in arguments if each in given)
+        return (
+            f"{what}: takes {names}, an argument of forward beside the images; make it a constant"
+        )
     if len([below for below in node.all_input_nodes if below.op != "get_attr"]) > 1:
         return f"{what}: joins branches by other means than a sum or a concatenation"
     if getattr(node.target, "__name__", "").startswith("dropout"):
@@ -38,12 +44,14 @@ def refusal(network: fx.GraphModule, node: fx.Node) -> str:
     return f"{what}: not supported"
 
 
-def strange_layer(network: fx.GraphModule, synapse: fx.Node) -> str | None:
-    """Why the layer of a synapse computes something else than its class says, if it does."""
-    layer, what = network.get_submodule(str(synapse.target)), describe(network, synapse)
+def strange_layer(network: fx.GraphModule, node: fx.Node) -> str | None:
+    """Why a layer computes something else than its class says, if it is one and does."""
+    if node.op != "call_module":
+        return None
+    layer, what = network.get_submodule(str(node.target)), describe(network, node)
     if layer._forward_hooks or layer._forward_pre_hooks:
         return f"{what}: has forward hooks, which a spiking network would not call; remove them"
-    if "weight" not in layer._parameters:
+    if isinstance(layer, SYNAPSES) and "weight" not in layer._parameters:
         return (
             f"{what}: its weights are computed from others; make them plain parameters "
             "(torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove)"

@@ -116,6 +116,11 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
             signed.add(node)
         is_relu = kinds[node] is Kind.RELU and node in needed and node not in own_relus
         behind_norm = is_relu and bool(signed.intersection(below))  # with neurons of its own
+        if behind_norm and is_in_place(network, node) and len(varying_users(below[0], kinds)) > 1:
+            problems[node] = (
+                f"{describe(network, node)}: changes in place what has a second use; make it a "
+                "ReLU that does not"
+            )
         if is_relu and not behind_norm and cap(network, node) < math.inf:
             problems[node] = (
                 f"{describe(network, node)}: must stand straight behind one convolution, linear "
@@ -145,11 +150,12 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
     for node in network.graph.nodes:
         if kinds[node] is Kind.UNSUPPORTED and node in listed:
             problems.setdefault(node, refusal(network, node))
-        if is_in_place(node) and not node.users and needed.intersection(node.all_input_nodes):
+        unused = not node.users and needed.intersection(node.all_input_nodes)
+        if unused and is_in_place(network, node):
             problems[node] = f"{describe(network, node)}: works in place; assign its result"
-    for synapse in needed.intersection(synapses.values()):
-        if strange := strange_layer(network, synapse):
-            problems[synapse] = strange
+    for node in needed:
+        if strange := strange_layer(network, node):
+            problems[node] = strange
     problems |= shared_weights(network, synapses, needed)
     if problems:
         lines = "\n  ".join(problems.values())

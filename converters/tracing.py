@@ -3,23 +3,41 @@
 import operator
 import os
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from converters.errors import ConversionError
-from converters.operations import is_normalization
+from converters.operations import is_normalization, squeezed
 
 __all__ = ["trace"]
 
 
+_ADDING = (operator.add, torch.add)
 _IN_PLACE: dict[Any, Any] = {operator.iadd: operator.add, "add_": "add"}
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_normalization(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def create_args_for_root(
+        self,
+        root_fn: Callable[..., Any],
+        is_module: bool,
+        concrete_args: Any = None,  # noqa: ANN401  # fx's own
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """With the images alone: `forward` has what else it takes at its defaults, as it will."""
+
+        def of_images(network: nn.Module, images: Any) -> Any:  # noqa: ANN401  # a proxy
+            return root_fn(network, images)
+
+        found: tuple[Callable[..., Any], list[Any]] = super().create_args_for_root(
+            of_images, is_module, concrete_args
+        )
+        return found
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
@@ -42,6 +60,11 @@ def trace(model: nn.Module) -> fx.GraphModule:
         # What a sum changes in place may be the caller's images, or spikes that others look at.
         if node.users and node.target in _IN_PLACE:
             node.target = _IN_PLACE[node.target]
+        if node.target in _ADDING and 0 in node.args[:2]:  # where Python's `sum` begins
+            node.replace_all_uses_with(next(arg for arg in node.args if isinstance(arg, fx.Node)))
+            graph.erase_node(node)
+        elif node.target in ("squeeze", torch.squeeze) and len(node.args) == 1 and not node.kwargs:
+            node.op, node.target = "call_function", squeezed
     return fx.GraphModule(tracer.root, graph)
 
 

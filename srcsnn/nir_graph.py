@@ -4,6 +4,7 @@ Source: Pedersen et al. 2024, "Neuromorphic intermediate representation: A unifi
 for interoperable brain-inspired computing", Nature Communications 15.
 """
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from converters import ConversionError, Neuron, Neurons, SpikingNetwork, Synapse
+from converters.operations import squeezed
 from srcsnn.errors import ConfigError
 from srcsnn.neurons import LIF, Leaky
 from srcsnn.pools import AVERAGE_POOLS, MAX_POOLS, geometry
@@ -25,8 +27,8 @@ _Array = np.ndarray[Any, np.dtype[np.float32]]
 
 _SAME_VALUES = {
     nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-    nn.AlphaDropout, torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, F.dropout,
-    F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout,
+    nn.AlphaDropout, torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, squeezed,
+    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout,
     "flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze",
 }  # fmt: skip
 
@@ -175,6 +177,8 @@ class _Writer:
             self._signals[node] = self._same_values(node)
         elif operation in MAX_POOLS or operation in AVERAGE_POOLS:
             self._signals[node] = self._pool(node, module, largest=operation in MAX_POOLS)
+        elif operation in (operator.getitem, F.pad) and self._values.is_tensor(node):
+            raise ConversionError(f"{_label(node)}: NIR has no node for {_called(operation)}")
         elif not of_spikes or not self._values.is_tensor(node):
             return  # arithmetic of images alone, which what is behind it takes as a whole; a size
         elif operation is torch.add:
@@ -262,7 +266,7 @@ class _Writer:
         return self._add(_label(node), flat, signal.names, binary=signal.binary)
 
     def _pool(self, node: fx.Node, module: nn.Module | None, *, largest: bool) -> _Signal:
-        (below,) = node.all_input_nodes
+        below, *_ = node.all_input_nodes  # a size may be the other
         signal, shapes = self._signal(below), [self._values.shape(each) for each in (below, node)]
         if largest and not signal.binary:
             raise ConversionError(f"{_label(node)}: NIR has a max-pool of spikes alone")

@@ -140,6 +140,23 @@ class PreActivation(nn.Module):
         return self.last(F.relu(self.norms[3](torch.cat([x, y], 1)))).relu()
 
 
+class OptionA(nn.Module):
+    """A way round that takes every second position, and zeros for channels that it has not got."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 4, 3, stride=2, padding=1)
+        self.b, self.last = nn.Conv2d(4, 3, 3), nn.Linear(3, 2)
+
+    def forward(self, x, targets=None, scale=1.0):
+        x = F.relu(self.stem(scale * x))
+        way_round = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1), "constant", 0)
+        x = F.relu(sum([self.a(x), way_round]))
+        if targets is not None:  # as it is in training
+            x = -x
+        return F.relu(self.last(F.relu(self.b(x)).squeeze()))
+
+
 def volume():
     model = nn.Sequential(
         nn.Unflatten(2, (2, 3)), nn.Conv3d(1, 3, 2), nn.BatchNorm3d(3), nn.ReLU(),
@@ -158,6 +175,7 @@ NETWORKS = {
     "sums": Sums,
     "late norms": LateNorms,
     "pre-activation": PreActivation,
+    "option A": OptionA,
     "linear": lambda: nn.Sequential(
         conv_norm(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4), nn.BatchNorm1d(4), nn.ReLU(),
         nn.Linear(4, 3),
@@ -187,7 +205,7 @@ def test_spike_rates_follow_the_activations(model):
     snn = to_snn(model, images(), neuron=Integrate(), layers="all")
     steps, last = 3000, snn.layers[-1]
     total = sum(snn(images()[:1]) for _ in range(steps))
-    expected = model(images()[:1]).relu()
+    expected = model(images()[:2])[:1].relu()
     if isinstance(model, Sums):  # two layers of their own, driven by shortcuts alone
         assert [layer.name for layer in snn.layers] == ["a", "b", "add", "c", "add_3", "e"]
     assert expected.max() > 0.2 * last.largest
@@ -369,9 +387,15 @@ def size_of_a_branch(self, x):
     return self.c(z).relu()
 
 
-def hooked():
-    model = Forward(lambda self, x: self.a(x).relu(), **layers((1, 2)))
-    model.a.register_forward_hook(lambda module, given, out: 3 * out)
+def in_place_on_norm(self, x):
+    x = self.norm(F.max_pool2d(self.a(x).relu(), 2))
+    skip = x
+    return self.c(self.b(self.relu(x)).relu() + skip).relu()
+
+
+def hooked(name):
+    model = Forward(lambda self, x: self.relu(self.a(x)), relu=nn.ReLU(), **layers((1, 2)))
+    model.get_submodule(name).register_forward_hook(lambda module, given, out: 3 * out)
     return model
 
 
@@ -384,7 +408,12 @@ STRANGE = {
         lambda: Forward(size_of_a_branch, **layers(*THREE)),
         r"size.*read the size of the sum",
     ),
-    "hooks": (hooked, r"a \(Conv2d\): has forward hooks"),
+    "hooks": (lambda: hooked("a"), r"a \(Conv2d\): has forward hooks"),
+    "hooks on a ReLU": (lambda: hooked("relu"), r"relu \(ReLU\): has forward hooks"),
+    "in place on a norm": (
+        lambda: Forward(in_place_on_norm, norm=batch_norm(2), relu=nn.ReLU(True), **layers(*THREE)),
+        r"relu \(ReLU\): changes in place what has a second use",
+    ),
     "ReLU6 of branches": (
         lambda: Forward(
             lambda self, x: self.c(F.relu6(torch.cat([self.a(x), self.b(x)], 1))).relu(),
