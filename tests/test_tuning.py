@@ -181,11 +181,13 @@ def test_from_auto_its_few_numbers_are_searched_and_the_head_is_fitted(digits):
         clean_loss=1.0,
     )  # fmt: skip
     assert found.candidates[0].fit_images == 0
-    assert [each.fit_images for each in found.candidates[:3]] == [0, 1000, 20_000]
+    assert [each.fit_images for each in found.candidates[:4]] == [0, 1000, 1000, 20_000]
     assert all(each.fit_images == 0 or each.fit_images >= 64 for each in found.candidates)
-    first, second = (np.divide(*each.config.dec) for each in found.candidates[:2])
+    first, second, third = (np.divide(*each.config.dec) for each in found.candidates[:3])
     assert first / second == pytest.approx(30)  # more of the second dose is the last layer's
-    assert len({candidate.config.max_rate_hz for candidate in found.candidates}) > 5
+    assert third > 20 * first  # and of the third the first layer's
+    assert found.candidates[2].config.inc[0] > 8 * found.candidates[2].config.dec[0]
+    assert len({candidate.config.max_rate_hz for candidate in found.candidates}) == 5  # 4 alike
     for candidate in found.candidates[:4]:
         network = tuned(model, *digits, candidate, seed=0, validation=30)
         changed = not torch.equal(network.fc2.weight, model.fc2.weight)

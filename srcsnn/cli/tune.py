@@ -137,6 +137,8 @@ def tune(
         say(f"{len(failures)} of {len(found.candidates)} settings failed; the first: {failures[0]}")
     if not found.candidates:
         raise SrcsnnError(f"no settings were tried within {minutes:g} minutes; allow more")
+    if len(failures) == len(found.candidates):
+        raise SrcsnnError("all settings failed, so that more of them would be no help")
     if best is None:
         raise SrcsnnError(
             f"none of {len(found.candidates)} settings keeps clean accuracy within {clean_loss:g} "

@@ -23,7 +23,7 @@ from srcsnn.preparation import neuron_maker, prepare
 from srcsnn.seeding import key
 from srcsnn.tuning.candidates import Candidate, Search, noted
 from srcsnn.tuning.space import FIT, Range, check_space, space_of
-from srcsnn.tuning.studies import Store, open_study
+from srcsnn.tuning.studies import Store, check_baseline, open_study
 from srcsnn.tuning.tryout import Tryout
 
 __all__ = ["search"]
@@ -109,15 +109,15 @@ def search(
         raise ConfigError(f"space: {FIT}: the network has no linear layer that could be fitted")
     store = Store(study, population, work.identity())
     opened = open_study(store)
-    work = replace(work, scales=work.measure_scales(), baseline=work.evaluate(model))
-    work = work.with_firsts()
+    baseline = work.evaluate(model)
+    check_baseline(opened, study, baseline)
+    work = replace(work, scales=work.measure_scales(), baseline=baseline).with_firsts()
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
     if workers == 1:
         _try(opened, store, work, trials, deadline, progress)
     else:
         _try_in_processes(opened, store, work, trials, seconds, workers, progress)
-    assert work.baseline is not None
-    return Search(work.baseline, noted(opened), clean_loss)
+    return Search(baseline, noted(opened), clean_loss)
 
 
 def _try(

@@ -59,7 +59,7 @@ SPACE: Mapping[str, Range] = {
 AUTO_SPACE: Mapping[str, Range] = {
     "rate": Range(0.005, 0.3),
     "dose": Range(0.005, 1.0),
-    "tilt": Range(0.1, 100.0),
+    "tilt": Range(0.003, 100.0),
     "dec_share": Range(0.0, 1.0, log=False),
     "gate": Range(1e-4, 1.0),
     "brightest": Range(0.05, 0.5),

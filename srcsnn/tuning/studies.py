@@ -8,8 +8,9 @@ from pathlib import Path
 import optuna
 
 from srcsnn.errors import ConfigError
+from srcsnn.robustness import Robustness
 
-__all__ = ["Store", "open_study"]
+__all__ = ["Store", "check_baseline", "open_study"]
 
 _NAME = "srcsnn"
 
@@ -35,7 +36,7 @@ def open_study(store: Store) -> optuna.Study:
     Raises:
         ConfigError: if it cannot be opened, or is of something else.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of Ctrl-C, with a traceback
     try:
         study = _create(store.place)
     # The errors of every database's driver, and that a driver is missing.
@@ -55,6 +56,27 @@ def open_study(store: Store) -> optuna.Study:
             "give a new name, or the same options to go on"
         )
     return study
+
+
+def check_baseline(study: optuna.Study, place: object, baseline: Robustness) -> None:
+    """Notes what the network does before sleep, or refuses a study in which it did something else.
+
+    Two networks may have the same weights and layers, and another `forward`.
+
+    Raises:
+        ConfigError: if more than one in a hundred images differ, which rounding does not explain.
+    """
+    now = [cell.correct for cell in baseline.cells]
+    before = study.user_attrs.get("baseline")
+    if before is None:
+        study.set_user_attr("baseline", now)
+        return
+    most = baseline.cells[0].total / 100
+    if any(abs(a - b) > most for a, b in zip(before, now, strict=True)):
+        raise ConfigError(
+            f"study {place} is of another network: before sleep it had {before[0]} of the "
+            f"validation images right, and this one has {now[0]}; give a new name"
+        )
 
 
 def _create(place: str | Path | None, patience: int = 20) -> optuna.Study:

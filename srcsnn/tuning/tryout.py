@@ -1,7 +1,7 @@
 """One candidate: slept with, its head fitted, and measured on images kept for that."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import optuna
@@ -80,14 +80,14 @@ def fitted(
     return fit_head(network, images[fitting], labels[fitting], seed=seed, epochs=epochs)
 
 
-def _digest(tensors: Iterable[object]) -> str:
+def _digest(tensors: Mapping[str, object], words: str = "") -> str:
     """Of all that are tensors; a network may note other things beside its weights."""
-    found = hashlib.sha256()
-    for tensor in tensors:
+    found = hashlib.sha256(words.encode())
+    for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             continue
         data = tensor.detach().cpu().flatten().view(torch.uint8)  # NumPy has no bfloat16
-        found.update(str(tensor.shape).encode() + data.numpy().tobytes())
+        found.update(f"{name} {tensor.shape}".encode() + data.numpy().tobytes())
     return found.hexdigest()
 
 
@@ -119,25 +119,28 @@ class Tryout:
         """With the candidates that are tried before any are bred.
 
         From auto, a dose that keeps classes; most of it in the last layer, and the head fitted to
-        few images, as what sleeps well is often of that kind; the dose, and a head fitted to many.
+        few images, as what sleeps well is often of that kind; a large one that is nearly all in the
+        first layer, whose weights hardly ever fall; and the dose, with a head fitted to many.
         """
         start = self.start
         if not isinstance(start, AutoConfig):
             return replace(self, firsts=(parameters(start, self.space),))
         settled = settle(self.model, self.images, start, seed=self.seed, scales=self.scales)
         start = start.with_changes(keep=0, dose=settled.dose)
-        tilted = start.with_changes(tilt=30)
-        firsts = [parameters(start, self.space), parameters(tilted, self.space)]
+        late = start.with_changes(tilt=30)
+        early = start.with_changes(tilt=0.01, dose=0.045, dec_share=0.1, gate="off")
+        firsts = [parameters(each, self.space) for each in (start, late, early)]
         if FIT in self.space:
-            firsts[1][FIT] = 1000
+            firsts[1][FIT] = firsts[2][FIT] = 1000
             firsts.append(firsts[0] | {FIT: 20_000})
         return replace(self, start=start, firsts=tuple(firsts))
 
     def identity(self) -> dict[str, str]:
         """What a study is of; one of anything else must not go on with this."""
+        weights: dict[str, object] = dict(self.model.state_dict())
         return {
-            "network": _digest(self.model.state_dict().values()),
-            "images": _digest([self.images, self.labels]),
+            "network": _digest(weights | dict(self.model.named_buffers()), repr(self.model)),
+            "images": _digest({"images": self.images, "labels": self.labels}),
             "start": self.start.model_dump_json(),
             "space": repr(dict(self.space)),
             "seed": str(self.seed),
