@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from converters import Scale, SpikingNetwork, measure, to_ann, to_snn, unslept
 from srcsnn.calibration import calibrate, relative
 from srcsnn.config import AutoConfig, SleepConfig
+from srcsnn.neurons import NEURONS
 from srcsnn.night import run
-from srcsnn.preparation import check_before, neuron_maker, replay_for
+from srcsnn.preparation import check_before, check_neurons, neuron_maker, replay_for
 from srcsnn.seeding import stream
 from srcsnn.watched import Watched
 
@@ -128,7 +129,10 @@ def settle(
         steps, reached = _trial_night(snn, model, config, doses, image, seed)
         return steps, reached, *(watched.kept(to_ann(snn, model)) if watched else (1.0, 1.0))
 
-    found = calibrate(network([1.0]), auto, make, image, seed)
+    snn = network([1.0])
+    if auto.neuron not in NEURONS:
+        check_neurons(snn, tuple(images.shape[1:]))
+    found = calibrate(snn, auto, make, image, seed)
     for halving in range(_HALVINGS):
         dose = auto.dose / 2**halving
         doses = _doses(dose, auto.tilt, len(found.drift))

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Steps = Annotated[int, Field(gt=0, le=10**9)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 S = TypeVar("S", bound="_Settings")
@@ -42,8 +43,10 @@ class _Settings(BaseModel):
         # pydantic would take true for 1.
         if isinstance(settings, Mapping):
             for name, value in settings.items():
-                if isinstance(value, bool):
-                    raise ValueError(f"{name} = {str(value).lower()}: no setting is true or false")
+                for each in value if isinstance(value, list | tuple) else (value,):
+                    if isinstance(each, bool):
+                        word = str(each).lower()
+                        raise ValueError(f"{name} = {word}: no setting is true or false")
         return settings
 
     def with_changes(self, **changes: object) -> Self:
@@ -80,7 +83,7 @@ class SleepConfig(_Settings):
             with a threshold and a decay.
     """
 
-    steps: Annotated[int, Field(gt=0)]
+    steps: Steps
     coefficient: Positive
     thresholds: Annotated[tuple[Positive, ...], Field(min_length=1)]
     decay: Annotated[float, Field(ge=0, le=1)]
@@ -169,7 +172,7 @@ class AutoConfig(_Settings):
     keep: Annotated[float, Field(ge=0, le=1)] = 0.99
     keep_shifted: Annotated[float, Field(ge=0, le=1)] = 0.95
     dec_share: Annotated[float, Field(ge=0, le=1)] = 0.9
-    steps: Annotated[int, Field(gt=0)] = 100
+    steps: Steps = 100
     brightest: Annotated[float, Field(gt=0, le=1)] = 0.25
     decay: Annotated[float, Field(ge=0, le=1)] = 1.0
     gate: Literal["off"] | Positive = 0.001
@@ -265,7 +268,12 @@ def _validate(kind: type[S], settings: dict[str, object], source: str) -> S:
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        told = (_explain(one, kind.model_fields) for one in error.errors(include_url=False))
+        # A list of wrong numbers alone is called too short as well, which it is not.
+        told = (
+            _explain(one, kind.model_fields)
+            for one in error.errors(include_url=False)
+            if not (one["type"] == "too_short" and one["input"])
+        )
         # Once each: a setting of two kinds is refused twice.
         found = "; ".join(dict.fromkeys(told))
         raise ConfigError(f"{source}: {found}") from error
@@ -285,5 +293,10 @@ def _explain(error: object, known: Iterable[str]) -> str:
     if name.startswith(("inc.", "dec.")):
         right = "a number, 0 or more, or a list with one for each sleeping layer"
         return f"{name.partition('.')[0]} = {error['input']!r}: right would be {right}"
-    message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+    message = (
+        error["msg"]
+        .removeprefix("Value error, ")
+        .replace("valid tuple", "list")
+        .replace("Tuple", "List")
+    )
     return f"{name} = {error['input']!r}: {message}" if name else message

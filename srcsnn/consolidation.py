@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters import Neuron, Scale, SpikingNetwork, Unit, to_ann, unslept
+from converters import Neuron, Scale, SpikingNetwork, Unit, spiking_layers, to_ann, unslept
 from srcsnn.automatic import settle
 from srcsnn.config import AutoConfig, SleepConfig, load_settings
-from srcsnn.errors import ConfigError, SleepError
+from srcsnn.errors import ConfigError, RasterError, SleepError
+from srcsnn.files import check_target
 from srcsnn.night import INPUT, run
 from srcsnn.plasticity import Rule
 from srcsnn.preparation import prepare, replay_for
@@ -100,6 +101,10 @@ def sleep(
         SleepError: if a weight is not finite in the end.
     """
     settings, settled = load_settings(config), None
+    if raster is not None:  # before work that takes long
+        check_target(raster, overwrite=overwrite, error=RasterError)
+    if raster is not None or recorder is not None:
+        _check_names(spiking_layers(model, settings.layers), record)
     if isinstance(settings, AutoConfig):
         if not (neuron is None and rule is None and replay is None):
             raise ConfigError(
@@ -114,11 +119,12 @@ def sleep(
     if replay is None:
         replay = replay_for(snn, settings, images.mean(0))
     notes = {"config": settings.model_dump(), "seed": seed} | dict(provenance or {})
-    layout = _layout(snn, settings, tuple(images.shape[1:]), notes)
     counter = SpikeCounter()
     file = None
     observers: list[Callable[[str, Tensor], None]] = []
     with _says_what_is_kept(raster), ExitStack() as files:
+        if raster is not None or recorder is not None:
+            layout = _layout(snn, settings, tuple(images.shape[1:]), notes)
         if raster is not None:
             file = HDF5Recorder(raster, record, overwrite=overwrite, view=torch.from_numpy)
             files.enter_context(file)
@@ -142,8 +148,10 @@ def sleep(
             progress=progress,
         )
         seconds = time.perf_counter() - started
-    for unit in snn.units:
-        if not torch.isfinite(unit.synapse.weight).all():
+    slept = to_ann(snn, model)
+    for unit in snn.units:  # a BatchNorm's factor may be too small to divide by
+        weight = slept.get_parameter(f"{unit.name}.weight")
+        if not torch.isfinite(weight).all():
             raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
     counts = counter.counts or _recorded(file)
     layers = tuple(
@@ -151,7 +159,7 @@ def sleep(
         for u in snn.units
     )
     return SleepResult(
-        model=to_ann(snn, model),
+        model=slept,
         report=Report(
             layers,
             steps=settings.steps,
@@ -163,6 +171,18 @@ def sleep(
         seed=seed,
         raster=Path(raster) if raster is not None else None,
     )
+
+
+def _check_names(layers: Sequence[str], record: RecordPolicy) -> None:
+    """Raises unless layers of these names can be recorded, and the policy finds its own."""
+    if INPUT in layers:
+        raise RasterError(
+            f"the network has a layer called {INPUT}, which is what the images are called in a "
+            "raster; rename it, or record nothing"
+        )
+    for name in layers:
+        LayerLayout(name, (1,), "conv")  # which finds fault with names
+    record.select([INPUT, *layers])
 
 
 def _recorded(file: HDF5Recorder | None) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ def default_distortions(channels: int) -> tuple[Distortion, ...]:
 
 
 def parse_distortions(words: str) -> tuple[Distortion, ...]:
-    """The distortions named in a comma-separated list of names or abbreviations.
+    """The distortions named in a comma-separated list of names or abbreviations, each once.
 
     Raises:
         ConfigError: for a name that there is not.
@@ -141,7 +141,7 @@ def parse_distortions(words: str) -> tuple[Distortion, ...]:
                 f"{', '.join(_ABBREVIATIONS)} ({', '.join(DISTORTIONS)})"
             )
         found.append(known[name])
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 @lru_cache(maxsize=64)

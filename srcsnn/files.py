@@ -4,6 +4,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from os.path import exists
@@ -100,6 +101,8 @@ def replacing(path: str | Path, *, error: type[SrcsnnError] = SrcsnnError) -> It
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as cause:
@@ -162,12 +165,15 @@ def json_text(value: object) -> str:
 
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {_plain(str(key)): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, str | Path):
+        # Bytes of a file name that are no UTF-8, which JSON cannot hold, are spelt out.
+        return str(value).encode(errors="backslashreplace").decode()
+    return value
 
 
 def _remove(temporary: Path) -> None:

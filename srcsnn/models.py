@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from srcsnn.errors import ConfigError
 from srcsnn.plugins import resolve
@@ -79,5 +80,10 @@ def make_model(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"architecture {name!r} gave a {type(model).__name__}; a torch.nn.Module is needed"
+        )
+    if lazy := [key for key, weights in model.named_parameters() if is_lazy(weights)]:
+        raise ConfigError(
+            f"architecture {name!r} has lazy layers, whose weights have no shape yet: "
+            f"{', '.join(lazy)}; let it run a batch through them before it returns"
         )
     return model

@@ -4,18 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from converters import Neuron, Scale, SpikingNetwork, spiking_layers, to_snn
 from srcsnn.classifiers import check_takes
 from srcsnn.config import SleepConfig, load_config
 from srcsnn.datasets import check_images
-from srcsnn.errors import ConfigError, ConformanceError, SleepError
+from srcsnn.errors import ConfigError, ConformanceError, SleepError, SrcsnnError
 from srcsnn.neurons import LIF, NEURONS
 from srcsnn.plugins import resolve
 from srcsnn.replay import PoissonMean
 from srcsnn.testing import check_neuron
 
-__all__ = ["check_before", "neuron_maker", "prepare", "replay_for"]
+__all__ = ["check_before", "check_neurons", "neuron_maker", "prepare", "replay_for"]
 
 
 def prepare(
@@ -64,7 +65,7 @@ def prepare(
         bias=config.bias,
     )
     if own:
-        _check_neurons(snn, tuple(images.shape[1:]))
+        check_neurons(snn, tuple(images.shape[1:]))
     return snn
 
 
@@ -86,7 +87,7 @@ def neuron_maker(name: str) -> Callable[[float, float], Neuron]:
     """What makes a neuron of a threshold and a decay, by its name in the settings.
 
     Raises:
-        ConfigError: if there is no such thing, or it cannot be called.
+        ConfigError: if there is no such thing, or it cannot be called, now or when it is.
     """
     make = resolve(name, NEURONS, "neuron", group="srcsnn.neurons")
     if not callable(make):
@@ -94,19 +95,38 @@ def neuron_maker(name: str) -> Callable[[float, float], Neuron]:
             f"neuron {name!r} is a {type(make).__name__}; right would be a class or function that "
             "makes a neuron of a threshold and a decay"
         )
-    return make
+
+    def made(threshold: float, decay: float) -> Neuron:
+        try:
+            found: Neuron = make(threshold, decay)
+        except SrcsnnError:
+            raise
+        except Exception as cause:  # whatever the user's own code raises
+            raise ConfigError(
+                f"neuron {name!r}: calling it with a threshold and a decay failed with "
+                f"{type(cause).__name__}: {cause}"
+            ) from cause
+        return found
+
+    return made
 
 
 def check_before(model: nn.Module, images: Tensor) -> None:
     """Raises DatasetError or SleepError unless this network can sleep on these images."""
     check_images(images)
+    empty = [name for name, each in model.named_parameters() if is_lazy(each) or each.is_meta]
+    if empty:
+        raise SleepError(
+            f"weights without values: {', '.join(empty)}; run a batch through a network with lazy "
+            "layers first, and load weights into one on the meta device"
+        )
     check_takes(model, images)
     bad = [name for name, weights in model.named_parameters() if not weights.isfinite().all()]
     if bad:
         raise SleepError(f"weights are NaN or infinite before sleep: {', '.join(bad)}")
 
 
-def _check_neurons(snn: SpikingNetwork, image: tuple[int, ...]) -> None:
+def check_neurons(snn: SpikingNetwork, image: tuple[int, ...]) -> None:
     """Raises ConformanceError, with the layer's name, for models that are no neurons."""
     models = [layer.neurons.neuron for layer in snn.layers]
     for layer in snn.layers:  # shapes are found with one that is known to work

@@ -1,8 +1,11 @@
 """Named streams of random numbers, so that adding one stream shifts no other."""
 
 import hashlib
+from typing import SupportsIndex
 
 import torch
+
+from srcsnn.errors import ConfigError
 
 __all__ = ["key", "stream"]
 
@@ -14,9 +17,14 @@ def key(seed: int, *names: str | int | float) -> int:
     of the seed and the names, each written with its length in front so that no two lists of names
     collide.
 
+    Raises:
+        ConfigError: if the seed is no whole number.
+
     >>> key(0, "sleep") == key(0, "sleep"), key(0, "sleep") == key(1, "sleep")
     (True, False)
     """
+    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
+        raise ConfigError(f"seed={seed!r}: must be a whole number")
     words = [str(seed), *map(str, names)]
     text = "".join(f"{len(word)}:{word}" for word in words)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")

@@ -183,6 +183,32 @@ def test_truncated_file_is_refused(tmp_path, write, share):
     assert "truncated or damaged" in refused(path)
 
 
+@pytest.mark.parametrize("sums", [True, False])
+def test_damaged_weights_are_seen_where_the_file_has_their_sum(tmp_path, sums):
+    path = tmp_path / "net.pt"
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(sums)
+    try:
+        torch.save(make_net().state_dict(), path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    load_checkpoint(path)
+    weights = make_net().conv.weight.detach().numpy().tobytes()
+    data = path.read_bytes()
+    assert data.count(weights) == 1
+    path.write_bytes(data.replace(weights, weights[:-1] + bytes([weights[-1] ^ 1])))
+    if sums:
+        assert "truncated or damaged" in refused(path)
+    else:
+        load_checkpoint(path)
+
+
+def test_tensors_without_values_are_refused(tmp_path):
+    path = tmp_path / "net.pt"
+    torch.save({"conv.weight": torch.empty(2, 1, 3, 3, device="meta")}, path)
+    assert "conv.weight (meta tensor, without values)" in refused(path)
+
+
 @pytest.mark.parametrize("write", [plain, legacy, as_safetensors])
 def test_damaged_bytes_never_end_in_another_error(tmp_path, write):
     path = tmp_path / "net.pt"
@@ -800,3 +826,16 @@ def test_an_array_of_objects_runs_nothing_of_theirs(tmp_path):
 
 class Mine:
     """Of a class that torch does not rebuild."""
+
+
+def test_names_of_bytes_that_are_no_text_are_spelt_out(tmp_path):
+    write_json(tmp_path / "a.json", {"input": os.fsdecode(b"bad\xffname.pt")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"input": "bad\\udcffname.pt"}
+
+
+def test_a_file_that_is_replaced_keeps_who_may_read_it(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    path.chmod(0o600)
+    write_json(path, 1)
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -377,6 +377,8 @@ FLOATS = (PIXELS / 255).astype(np.float32)
         (PIXELS, np.eye(4), r"labels have the shape \(4, 4\)"),
         (PIXELS, LABELS.astype(float), "labels are float64; right would be integers"),
         (PIXELS, LABELS - 1, "labels go down to -1"),
+        (PIXELS, (LABELS - 1).astype(np.uint32), "labels go up to 4294967295"),
+        (PIXELS // 255, LABELS, "images are uint8 from 0 to 1; right would be uint8 from 0 to 255"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])

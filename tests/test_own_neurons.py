@@ -9,6 +9,7 @@ import snntorch
 import torch
 
 import srcsnn
+from srcsnn.config import load_settings
 from srcsnn.errors import ConfigError, ConformanceError, DatasetError
 from srcsnn.models import paper_mnist
 from srcsnn.neurons import LIF, Leaky, SnnTorch
@@ -218,3 +219,35 @@ def test_an_installed_package_offers_a_neuron_by_name(tmp_path, monkeypatch):
     assert {type(layer.neurons.neuron).__name__ for layer in snn.layers} == {"Quick"}
     with pytest.raises(ConfigError, match=r"did you mean 'quick'\?.*leaky, lif, quick"):
         srcsnn.prepare(model, images, config.with_changes(neuron="quikc"))
+
+
+def no_neuron():
+    """Takes no threshold."""
+
+
+class NoPair:
+    """A neuron that forgets its state."""
+
+    def __init__(self, threshold, decay):
+        self.threshold = threshold
+
+    def init_state(self, current):
+        return torch.zeros_like(current)
+
+    def __call__(self, current, state):
+        return (current > self.threshold).to(current)
+
+
+@pytest.mark.parametrize("settings", ["auto", "paper-mnist"])
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("no_neuron", ConfigError, "calling it with a threshold and a decay failed with TypeError"),
+        ("NoPair", ConformanceError, "^conv1: "),
+    ],
+)
+def test_a_bad_neuron_by_name_is_refused_before_it_is_used(settings, name, error, message):
+    images = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    config = load_settings(settings).with_changes(neuron=f"{__name__}:{name}")
+    with pytest.raises(error, match=message):
+        srcsnn.sleep(initialize(paper_mnist, 0), images, config, seed=0)

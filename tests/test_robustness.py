@@ -119,6 +119,7 @@ def test_the_levels_are_the_papers():
     assert [d.name for d in default_distortions(3)] == list(levels)
     with pytest.raises(ConfigError, match="did you mean 'speckle'"):
         parse_distortions("gn,spekle")
+    assert len(parse_distortions("gb,gn,gaussian-blur")) == 2
 
 
 class Brightness(nn.Module):

@@ -164,6 +164,47 @@ def test_a_probability_above_one_is_refused(model, images):
         srcsnn.sleep(model, images, CONFIG.with_changes(max_rate_hz=1e5), seed=0)
 
 
+@pytest.mark.parametrize("seed", [None, 1.5, "a", True])
+def test_a_seed_that_is_no_whole_number_is_refused(model, images, seed):
+    with pytest.raises(ConfigError, match="must be a whole number"):
+        srcsnn.sleep(model, images, CONFIG, seed=seed)
+
+
+class NamedLikeTheImages(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.input, self.b = nn.Conv2d(1, 2, 3), nn.Linear(2, 10)
+
+    def forward(self, x):
+        return self.b(self.input(x).relu().mean((2, 3)))
+
+
+def test_a_layer_called_input_sleeps_unless_it_is_recorded(images, tmp_path):
+    settings = CONFIG.with_changes(thresholds=[0.5])
+    slept = srcsnn.sleep(NamedLikeTheImages(), images, settings, seed=0)
+    assert slept.report.layers[0].rate > 0
+    with pytest.raises(RasterError, match="a layer called input, which is what the images are"):
+        srcsnn.sleep(NamedLikeTheImages(), images, seed=0, raster=tmp_path / "run.h5")
+
+
+@pytest.mark.parametrize(
+    ("raster", "record", "error"),
+    [("no/run.h5", RecordPolicy(), RasterError), ("a.h5", RecordPolicy(("nope",)), ConfigError)],
+)
+def test_what_cannot_be_recorded_is_refused_before_settings_are_found(
+    model, images, tmp_path, monkeypatch, raster, record, error
+):
+    monkeypatch.setattr("srcsnn.consolidation.settle", lambda *_, **__: pytest.fail("too late"))
+    with pytest.raises(error):
+        srcsnn.sleep(model, images, seed=0, raster=tmp_path / raster, record=record)
+
+
+def test_weights_without_values_are_refused(images):
+    for layer in (nn.LazyConv2d(2, 3), nn.Conv2d(1, 2, 3, device="meta")):
+        with pytest.raises(SleepError, match=r"weights without values: 0\.weight"):
+            srcsnn.sleep(nn.Sequential(layer, nn.ReLU()), images, CONFIG, seed=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -174,6 +215,9 @@ def test_a_probability_above_one_is_refused(model, images):
         ({"percentile": 99.0}, "percentile is used with"),
         ({"thresholds": []}, "thresholds"),
         ({"thresholds": 4.15}, "thresholds = 4.15: Input should be a list"),
+        ({"thresholds": [-1]}, r"thresholds.0 = -1: Input should be greater than 0$"),
+        ({"inc": [True, 0.1]}, "inc = true: no setting is true or false$"),
+        ({"steps": 10**20}, "steps = 100000000000000000000: Input should be less than"),
         ({"gate": "on"}, "gate = 'on': right would be \"off\", or a number above 0$"),
         ({"gate": 0.0}, "gate = 0.0"),
         ({"gate": True}, "gate = true: no setting is true or false$"),

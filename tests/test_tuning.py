@@ -11,7 +11,7 @@ from srcsnn.config import load_config
 from srcsnn.datasets import load_images
 from srcsnn.distortions import GaussianNoise
 from srcsnn.errors import ConfigError, DatasetError, SleepError
-from srcsnn.models import paper_mnist
+from srcsnn.models import PaperCNN, paper_mnist
 from srcsnn.training import Protocol, fit_head, initialize, train
 from srcsnn.tuning import (
     SPACE,
@@ -34,6 +34,11 @@ NOISE = dataclasses.replace(GaussianNoise(), levels=(0.2, 0.5))
 def digits():
     images = torch.rand(60, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     return images, torch.arange(60) % 10
+
+
+class Negative(PaperCNN):
+    def forward(self, images):
+        return super().forward(1 - images)
 
 
 def look(digits, seed=0, trials=9, start=START, model=None, **options):
@@ -145,6 +150,13 @@ def test_a_study_of_something_else_is_refused(digits, tmp_path):
     other = digits[0].flip(3), digits[1]
     with pytest.raises(ConfigError, match=r"another search: images differ"):
         look(other, trials=1, study=study)
+    negative = Negative(channels=(1, 10, 20), features=(500, 64, 10), dropout=0.5)
+    negative.load_state_dict(initialize(paper_mnist, 0).state_dict())
+    with pytest.raises(ConfigError, match=r"another search: network differ"):
+        look(digits, trials=1, study=study, model=negative)
+    negative.__class__.__name__ = "PaperCNN"  # and so only its forward is another
+    with pytest.raises(ConfigError, match=r"is of another network: before sleep it had \d+ of"):
+        look(digits, trials=1, study=study, model=negative)
     (tmp_path / "no.db").write_text("no database")
     with pytest.raises(ConfigError, match=r"no\.db: cannot be opened"):
         look(digits, trials=1, study=tmp_path / "no.db")

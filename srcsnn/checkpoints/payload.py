@@ -73,4 +73,6 @@ def _oddity(value: object) -> str:
         return type(value).__name__
     if value.is_quantized:
         return "quantized tensor"
+    if value.is_meta:
+        return "meta tensor, without values"
     return "" if value.layout is torch.strided else f"{value.layout} tensor"

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use. Nothing heavy is imported before it i
 `--help` is there at once: each command imports the library inside its function.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -70,5 +71,8 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may have no letters for a sparkline
+            stream.reconfigure(errors="replace")
     with report_errors(debug="--debug" in words):
         app([word for word in words if word != "--debug"], prog_name="srcsnn")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arch", "Config", "Data", "DataRoot", "Download", "Overwrite", "Seed",
-    "explicit", "interruptible", "load_model", "progress", "report_errors", "say",
+    "explicit", "interruptible", "load_model", "progress", "report_errors", "say", "say_json",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -69,6 +69,16 @@ def say(text: "RenderableType" = "") -> None:
     console.width = max(console.width, 150)
     drawn = console.render(text)
     console.print(Segments(Segment(part.text.translate(_UNSHOWN), part.style) for part in drawn))
+
+
+def say_json(value: object) -> None:
+    """Prints JSON to standard output, in letters that every terminal has."""
+    import json
+
+    from srcsnn.files import json_text
+
+    text = json_text(value)
+    print("".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text), end="")
 
 
 def load_model(arch: str, checkpoint: "Checkpoint") -> "nn.Module":
@@ -165,6 +175,6 @@ def report_errors(*, debug: bool) -> Iterator[None]:
 
         if debug or not _mendable(error):
             raise
-        told = str(error or type(error).__name__).translate(_UNSHOWN)
+        told = (str(error) or type(error).__name__).translate(_UNSHOWN)
         print(f"error: {told}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None

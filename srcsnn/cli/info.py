@@ -21,14 +21,17 @@ def info(
     from srcsnn.checkpoints import load_checkpoint
     from srcsnn.config import load_settings
     from srcsnn.datasets import load_images
-    from srcsnn.preparation import prepare
+    from srcsnn.preparation import prepare, replay_for
     from srcsnn.tables import units_table
 
     loaded = load_checkpoint(checkpoint)
     settings = load_settings(config)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
-    snn = prepare(model, images.images, explicit(model, images.images, settings))
+    found = explicit(model, images.images, settings)
+    snn = prepare(model, images.images, found)
+    found.make_rules([unit.name for unit in snn.sleeping])  # which find fault, as does the replay
+    replay_for(snn, found, images.images.mean(0))
     wrapped = f" under {loaded.wrapper!r}" if loaded.wrapper else ""
     say(f"{loaded.path}: {len(loaded.state_dict)} tensors{wrapped}, SHA-256 {loaded.sha256}")
     say(units_table(snn, snn.shapes(tuple(images.images.shape[1:]))))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srcsnn.cli.console import say
+from srcsnn.cli.console import say, say_json
 
 if TYPE_CHECKING:
     from srcsnn.rasters import LayerSummary, Raster
@@ -29,7 +29,6 @@ def inspect(
     from os.path import realpath
 
     from srcsnn.errors import ConfigError
-    from srcsnn.files import json_text
     from srcsnn.rasters import open_raster, summarize
 
     if other is not None and at is not None:
@@ -47,7 +46,7 @@ def inspect(
         if json:
             of = files if at is None else files * 2
             described = [_described(*pair) for pair in zip(of, found.values(), strict=True)]
-            print(json_text(described if len(described) > 1 else described[0]), end="")
+            say_json(described if len(described) > 1 else described[0])
             return
         for opened in files:
             say(_headline(opened))

@@ -16,6 +16,9 @@ from srcsnn.errors import DatasetError
 
 __all__ = ["from_file"]
 
+_MOST_CLASSES = 1_000_000
+"""A larger label is a mark for none, such as -1 in a type without a sign."""
+
 
 def from_file(path: Path, split: Split) -> ImageSet:
     """The images of a split, or the only ones that there are."""
@@ -34,16 +37,17 @@ def from_file(path: Path, split: Split) -> ImageSet:
             numbers = {name: np.asarray(file[name][()]) for name in _label_names(file, prefix)}
         images = _as_images(pixels)
         check_images(images)
-        labels = _as_labels(numbers[f"{prefix}labels"], len(images))
+        _check_length(numbers[f"{prefix}labels"], len(images))
+        for each in numbers.values():  # of both parts, as they say how many classes there are
+            _check_numbers(each)
     except DatasetError as problem:
         raise DatasetError(f"{path}: {problem}") from problem
     except Exception as cause:  # a damaged file makes numpy, zip and HDF5 raise almost anything
         raise DatasetError(_unreadable(path, cause)) from cause
-    # both parts of the data are to agree on how many classes there are
     count = 1 + max(int(each.max()) for each in numbers.values() if each.size)
     return ImageSet(
         images=images,
-        labels=labels,
+        labels=torch.from_numpy(numbers[f"{prefix}labels"].astype(np.int64)),
         name=path.stem,
         split=split,
         classes=tuple(map(str, range(count))),
@@ -97,6 +101,11 @@ def _label_names(names: Iterable[str], prefix: str) -> list[str]:
 
 def _as_images(pixels: Array) -> Tensor:
     if pixels.dtype == np.uint8:
+        if pixels.size and pixels.max() == 1:
+            raise DatasetError(
+                "images are uint8 from 0 to 1; right would be uint8 from 0 to 255, or floats in "
+                "[0, 1]"
+            )
         return scaled(_channels_first(pixels))
     if pixels.dtype.kind != "f":
         raise DatasetError(
@@ -121,11 +130,20 @@ def _channels_first(pixels: Array) -> Array:
     return pixels if first else pixels.transpose(0, 3, 1, 2)
 
 
-def _as_labels(numbers: Array, count: int) -> Tensor:
-    if numbers.shape != (count,):
-        raise DatasetError(f"labels have the shape {numbers.shape}; right would be ({count},)")
-    if numbers.dtype.kind not in "iu":
-        raise DatasetError(f"labels are {numbers.dtype}; right would be integers from 0")
-    if numbers.min() < 0:
-        raise DatasetError(f"labels go down to {numbers.min()}; right would be integers from 0")
-    return torch.from_numpy(numbers.astype(np.int64))
+def _check_length(labels: Array, count: int) -> None:
+    if labels.shape != (count,):
+        raise DatasetError(f"labels have the shape {labels.shape}; right would be ({count},)")
+
+
+def _check_numbers(labels: Array) -> None:
+    if labels.dtype.kind not in "iu":
+        raise DatasetError(f"labels are {labels.dtype}; right would be integers from 0")
+    if not labels.size:
+        return
+    if labels.min() < 0:
+        raise DatasetError(f"labels go down to {labels.min()}; right would be integers from 0")
+    if labels.max() >= _MOST_CLASSES:
+        raise DatasetError(
+            f"labels go up to {labels.max()}; right would be integers from 0, below "
+            f"{_MOST_CLASSES:,}"
+        )
