@@ -157,6 +157,11 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
         if strange := strange_layer(network, node):
             problems[node] = strange
     problems |= shared_weights(network, synapses, needed)
+    if not problems and Kind.RELU not in kinds.values():
+        raise ConversionError(
+            "the network has no ReLU: spikes stand for activations that are never negative, and "
+            "none of its own are"
+        )
     if problems:
         lines = "\n  ".join(problems.values())
         places = "1 place" if len(problems) == 1 else f"{len(problems)} places"

@@ -408,6 +408,10 @@ STRANGE = {
         lambda: Forward(size_of_a_branch, **layers(*THREE)),
         r"size.*read the size of the sum",
     ),
+    "no ReLU": (
+        lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Conv2d(2, 2, 1)),
+        "the network has no ReLU",
+    ),
     "hooks": (lambda: hooked("a"), r"a \(Conv2d\): has forward hooks"),
     "hooks on a ReLU": (lambda: hooked("relu"), r"relu \(ReLU\): has forward hooks"),
     "in place on a norm": (
