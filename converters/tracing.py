@@ -53,8 +53,9 @@ def trace(model: nn.Module) -> fx.GraphModule:
         raise ConversionError(
             f"{type(model).__name__} cannot be traced by torch.fx{_line(error)}: {error}."
             f"{_remedy(error)} Its forward must not branch or loop on values of tensors. Ways out: "
-            "an nn.Sequential of its layers, or a graph that you traced yourself, with the branch "
-            "decided: torch.fx.symbolic_trace(model, concrete_args={...})"
+            "an nn.Sequential of its layers, a class of your own whose forward decides the branch "
+            "and calls super().forward, or a graph that you traced yourself, with a leaf for what "
+            "cannot be: torch.fx.symbolic_trace(model, concrete_args={...})"
         ) from error
     for node in graph.nodes:
         # What a sum changes in place may be the caller's images, or spikes that others look at.

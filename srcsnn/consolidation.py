@@ -78,8 +78,9 @@ def sleep(
 
     Args:
         model: a trained CNN; it is not changed.
-        images: (N, C, H, W) in [0, 1]: the training images. Activations are measured on all of
-            them, and the input spikes are shaped like their mean.
+        images: (N, C, H, W) in [0, 1]: the training images; for Conv1d (N, C, L), for Conv3d
+            (N, C, D, H, W). Activations are measured on all of them, and the input spikes are
+            shaped like their mean.
         config: a name such as "paper-mnist", a TOML file, a `SleepConfig`, or a dict; "auto" or an
             `AutoConfig` to have `settle` find the settings first.
         seed: of the input spikes. Same seed, same bits: with or without a raster, on any device

@@ -113,7 +113,7 @@ def neuron_maker(name: str) -> Callable[[float, float], Neuron]:
 
 def check_before(model: nn.Module, images: Tensor) -> None:
     """Raises DatasetError or SleepError unless this network can sleep on these images."""
-    check_images(images)
+    check_images(images, flat=False)
     empty = [name for name, each in model.named_parameters() if is_lazy(each) or each.is_meta]
     if empty:
         raise SleepError(

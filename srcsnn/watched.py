@@ -22,7 +22,7 @@ class Watched:
 
     Args:
         model: the network before sleep: maps (B, C, H, W) to scores (B, classes).
-        images: (N, C, H, W) in [0, 1]; at most 1,000 are watched.
+        images: (N, C, H, W), (N, C, L) or (N, C, D, H, W) in [0, 1]; at most 1,000 are watched.
         seed: of which.
 
     Raises:
@@ -32,7 +32,8 @@ class Watched:
     def __init__(self, model: nn.Module, images: Tensor, seed: int) -> None:
         chosen = torch.randperm(len(images), generator=stream(seed, "watched"))[:_MOST]
         self.images = images[chosen]
-        self.shifted = self.images.roll((1, 1), (2, 3))
+        axes = range(2, images.dim())
+        self.shifted = self.images.roll([1] * len(axes), list(axes))
         try:
             self.classes = self._classes(model, self.images)
             self.shifted_classes = self._classes(model, self.shifted)

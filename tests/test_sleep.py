@@ -199,6 +199,23 @@ def test_what_cannot_be_recorded_is_refused_before_settings_are_found(
         srcsnn.sleep(model, images, seed=0, raster=tmp_path / raster, record=record)
 
 
+@pytest.mark.parametrize(
+    ("conv", "shape"), [(nn.Conv1d, (2, 9)), (nn.Conv3d, (2, 5, 6, 7))], ids=["line", "volume"]
+)
+def test_lines_and_volumes_sleep_and_are_recorded(conv, shape, tmp_path):
+    torch.manual_seed(0)
+    layers = conv(2, 3, 3), nn.ReLU(), conv(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4)
+    network, images = nn.Sequential(*layers).eval(), torch.rand(10, *shape)
+    network(images)
+    slept = srcsnn.sleep(network, images, seed=0, raster=tmp_path / "run.h5")
+    assert all(layer.change > 0 for layer in slept.report.layers)
+    with open_raster(tmp_path / "run.h5") as raster:
+        assert raster["input"].shape == shape
+        assert raster["2"].neuron_counts().sum() > 0
+    with pytest.raises(DatasetError, match=r"\(N, C, L\) or \(N, C, D, H, W\)"):
+        srcsnn.sleep(network, images[:, :, :, None, None, None], seed=0)
+
+
 def test_weights_without_values_are_refused(images):
     for layer in (nn.LazyConv2d(2, 3), nn.Conv2d(1, 2, 3, device="meta")):
         with pytest.raises(SleepError, match=r"weights without values: 0\.weight"):

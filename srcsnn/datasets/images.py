@@ -41,12 +41,18 @@ class ImageSet:
     source: str
 
 
-def check_images(images: Tensor, shape: tuple[int, int, int] | None = None) -> None:
+def check_images(
+    images: Tensor,
+    shape: tuple[int, int, int] | None = None,
+    *,
+    flat: bool = True,
+) -> None:
     """Raises unless the images are what every function here expects.
 
     Args:
         images: to be (N, C, H, W), floating-point, finite, in [0, 1], and at least one.
         shape: (C, H, W) that the network takes, if that is known.
+        flat: whether they must be images, and not lines (N, C, L) or volumes (N, C, D, H, W).
 
     Raises:
         DatasetError: that says which of these does not hold, and what is likely to mend it.
@@ -59,8 +65,9 @@ def check_images(images: Tensor, shape: tuple[int, int, int] | None = None) -> N
     if not isinstance(images, Tensor):
         raise DatasetError(f"images are a {type(images).__name__}; right would be a torch.Tensor")
     found = tuple(images.shape)
-    if len(found) != 4:
-        raise DatasetError(f"images have the shape {found}; right would be (N, C, H, W)")
+    if len(found) != 4 and (flat or len(found) not in (3, 5)):
+        right = "(N, C, H, W)" if flat else "(N, C, H, W), (N, C, L) or (N, C, D, H, W)"
+        raise DatasetError(f"images have the shape {found}; right would be {right}")
     if not images.numel():
         raise DatasetError(f"there are no images, or none with pixels: their shape is {found}")
     if shape is not None and found[1:] != tuple(shape):
