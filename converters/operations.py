@@ -259,7 +259,7 @@ def _is_slicing(node: fx.Node) -> bool:
         return False
     index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
     return (
-        index[0] in (slice(None), ...)
+        index[:1] in ((slice(None),), (...,))
         and all(isinstance(each, slice) or each is ... for each in index)
         and len(node.all_input_nodes) == 1
     )
