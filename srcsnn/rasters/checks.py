@@ -22,7 +22,7 @@ from srcsnn.rasters.layout import FORMAT, FORMAT_VERSION, channels_of, packing_o
 LARGEST_CHUNK = 64 * 1024**2
 """Bytes of a chunk that is read at all."""
 
-_LARGEST_CONFIG = 64 * 1024**2
+LARGEST_CONFIG = 64 * 1024**2
 _RETRY = "copy the file again, or record again"
 
 
@@ -62,6 +62,24 @@ def open_file(path: Path) -> Any:
         raise RasterError(why_not_opened(path, error)) from error
 
 
+def foreign(parent: Any, depth: int = 3) -> Iterator[tuple[str, str]]:
+    """What a file does not hold itself, by name and in words; nothing specified lies deeper.
+
+    A link, or a dataset with its values elsewhere, could lead to any file of the reader's, and
+    who repairs would write there.
+    """
+    for name in parent:
+        where = f"{parent.name.rstrip('/')}/{name}"
+        if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
+            yield where, "is a link to somewhere else"
+            continue
+        item = parent[name]
+        if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            yield where, "has its values in another file"
+        elif depth > 1 and isinstance(item, h5py.Group):
+            yield from foreign(item, depth - 1)
+
+
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
     """Turns what h5py raises on damaged contents into a RasterError that names the file."""
@@ -69,7 +87,9 @@ def damage_named(path: Path) -> Iterator[None]:
         yield
     except SrcsnnError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except (
+        OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError,
+    ) as error:  # fmt: skip
         detail = " ".join(str(error).split())[:200]
         raise RasterError(f"{path}: is damaged and cannot be read ({detail}); {_RETRY}") from error
 
@@ -152,21 +172,26 @@ class Checked:
         return [int(value) for value in dataset[...].ravel()]
 
     def status(self) -> str:
-        """The status text."""
-        dataset = self.file.get("status")
+        """The status text, empty if there is no place for one."""
+        if not self.has_status():
+            return ""
+        return bytes(self.file["status"][()]).decode(errors="replace")
+
+    def has_status(self) -> bool:
+        """Whether there is a place for a status, of a size that a text may have."""
+        dataset = self._linked(self.file, "status")
         if not isinstance(dataset, h5py.Dataset) or dataset.shape != ():
-            return ""
-        if dataset.dtype.kind != "S" or dataset.dtype.itemsize > 4096:
-            return ""
-        return bytes(dataset[()]).decode(errors="replace")
+            return False
+        return bool(dataset.dtype.kind == "S" and dataset.dtype.itemsize <= 4096)
 
     def provenance(self) -> dict[str, Any]:
         """The configuration; any damage to it is an error of its own."""
-        dataset = self.file.get("provenance/config")
+        group = self._linked(self.file, "provenance")
+        dataset = self._linked(group, "config") if isinstance(group, h5py.Group) else None
         if dataset is None:
             return {}
         text = h5py.check_string_dtype(getattr(dataset, "dtype", None))
-        if text is None or dataset.shape != () or (text.length or 0) > _LARGEST_CONFIG:
+        if text is None or dataset.shape != () or (text.length or 0) > LARGEST_CONFIG:
             self.refuse("damaged: provenance/config is not a text")
         try:
             config = json.loads(dataset[()])
@@ -194,9 +219,10 @@ class Checked:
 
     def counts_n(self, group: Any, name: str, shape: tuple[int, ...]) -> Any:
         """Spikes per neuron, completely allocated."""
-        dataset = self._dataset(group, name, shape)
+        dataset = self.dataset(group, name, shape)
         need = math.prod(shape) * dataset.dtype.itemsize
-        if dataset.chunks is not None or dataset.id.get_storage_size() < need:
+        there = min(dataset.id.get_storage_size(), self.path.stat().st_size)
+        if dataset.chunks is not None or there < need:
             self.refuse(f"damaged: {dataset.name} is not there in full; {_RETRY}")
         return dataset
 
@@ -205,13 +231,16 @@ class Checked:
         return self._growing(self.file, "steps", (), rows)
 
     def _linked(self, parent: Any, name: str) -> Any:
-        """What is in this file under a name; a link could lead to any file of the reader's."""
+        """What is in this file under a name, see `foreign`."""
         if not isinstance(parent.get(name, getlink=True), h5py.HardLink | None):
             self.refuse(f"damaged: {name} is a link to somewhere else")
-        return parent.get(name)
+        item = parent.get(name)
+        if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            self.refuse(f"damaged: {name} has its values in another file")
+        return item
 
     def _growing(self, group: Any, name: str, shape: tuple[int, ...], rows: int) -> Any:
-        dataset = self._dataset(group, name, shape, growing=True)
+        dataset = self.dataset(group, name, shape, growing=True)
         if dataset.shape[0] < rows:
             self.refuse(
                 f"damaged: {dataset.name} has {dataset.shape[0]} rows, not the {rows} that "
@@ -230,13 +259,14 @@ class Checked:
             )
         return dataset
 
-    def _dataset(
+    def dataset(
         self,
         group: Any,
         name: str,
         shape: tuple[int, ...],
         growing: bool = False,
     ) -> Any:
+        """A dataset of integers of this shape, or of rows of this shape."""
         dataset = self._linked(group, name)
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iu":
             self.refuse(f"damaged: there is no dataset {name} of integers in {group.name}")

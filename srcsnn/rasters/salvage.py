@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from srcsnn.errors import RasterError
 from srcsnn.files import replacing
-from srcsnn.rasters.checks import LARGEST_CHUNK, Checked, damage_named, open_file
-from srcsnn.rasters.layout import channels_of, unpack
+from srcsnn.rasters.checks import LARGEST_CHUNK, Checked, damage_named, foreign, open_file
+from srcsnn.rasters.layout import channels_of, packing_of, unpack
 from srcsnn.rasters.validation import validate
 
 _CLOSED = ("complete", "stopped at step ", "aborted at step ")  # how a status then begins
@@ -62,6 +62,8 @@ def repair(path: str | Path, output: str | Path) -> Salvage | None:
     with open_file(path) as file, damage_named(path):
         checked = Checked(file, path)
         checked.check_format()
+        for where, problem in foreign(file):
+            checked.refuse(f"cannot be repaired: {where} {problem}")
         promised = checked.small("steps_valid", (1,))[0]
         every = checked.whole(file, "every", 1)
         before = checked.status()
@@ -73,7 +75,7 @@ def repair(path: str | Path, output: str | Path) -> Salvage | None:
     status = _status(before, rows, promised, every)
     with replacing(output, error=RasterError) as copy:
         shutil.copyfile(path, copy)
-        with h5py.File(copy, "r+") as file, damage_named(path):
+        with damage_named(path), h5py.File(copy, "r+") as file:
             _finish(file, rows, totals, status)
         wrong = validate(copy).violations
         if wrong:
@@ -94,8 +96,17 @@ def _exact_rows(checked: Checked, promised: int, every: int) -> tuple[int, Total
     if not groups:
         checked.refuse("nothing can be saved: holds no layer")
     layers = {name: checked.shape(group) for name, group in groups.items()}
+    checked.small("counts_rows", (2,))  # all that `_finish` writes to
+    checked.small("complete", (1,))
+    if not checked.has_status():
+        checked.refuse("damaged: status is not a text of up to 256 bytes")
     for name, shape in layers.items():
         checked.counts_n(groups[name], "counts_n", shape)  # as large in the file as it says
+        checked.dataset(groups[name], "counts_ct", (channels_of(shape),), growing=True)
+        if "bits" in groups[name]:
+            packing = packing_of(shape)
+            inner = (packing.rows, packing.row_bytes)
+            checked.dataset(groups[name], "bits", inner, growing=True)
     totals: Totals = {
         name: np.zeros(shape, np.int64) for name, shape in layers.items() if "bits" in groups[name]
     }
@@ -114,7 +125,23 @@ def _exact_rows(checked: Checked, promised: int, every: int) -> tuple[int, Total
         rows += exact
         if rows < part.stop:
             break
+    for name, total in totals.items():
+        _check_totals(checked, groups[name], total, rows)
     return rows, totals
+
+
+def _check_totals(checked: Checked, group: Any, total: npt.NDArray[np.int64], rows: int) -> None:
+    """Refuses spikes that two of the file's counts contradict, those of channels and neurons."""
+    if checked.small("counts_rows", (2,))[0] != rows:
+        return  # the totals are of other rows
+    noted = group["counts_n"][...].astype(np.int64)
+    channels = channels_of(total.shape)
+    agree = (noted.reshape(channels, -1).sum(1) == total.reshape(channels, -1).sum(1)).all()
+    if agree and (noted != total).any():
+        checked.refuse(
+            f"cannot be repaired: spikes of {group.name} were moved to other neurons, as its "
+            "counts of channels and of neurons agree, and its spikes with the former alone"
+        )
 
 
 def _counted_rows(checked: Checked, groups: dict[str, Any], promised: int) -> int:

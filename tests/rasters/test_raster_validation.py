@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from contextlib import suppress
 
 import h5py
@@ -326,3 +327,81 @@ def test_a_status_that_means_nothing_is_written_anew(run, tmp_path):
     assert (
         repair(path, tmp_path / "saved.h5").status == "aborted at step 600: killed while recording"
     )
+
+
+def elsewhere(victim):
+    """Ways to lead who reads or repairs a raster to another file."""
+
+    def storage(file):
+        del file["layers/fc/counts_n"]
+        place = [(str(victim), 0, h5py.h5f.UNLIMITED)]
+        file["layers/fc"].create_dataset("counts_n", (21,), "<u4", external=place)
+
+    def link(file):
+        del file["complete"]
+        file["complete"] = h5py.ExternalLink(str(victim), "/complete")
+
+    def virtual(file):
+        del file["steps_valid"]
+        layout = h5py.VirtualLayout((1,), "<i8")
+        layout[:] = h5py.VirtualSource(str(victim), "steps_valid", (1,))
+        file.create_virtual_dataset("steps_valid", layout)
+
+    def status(file):
+        del file["status"]
+        file["status"] = h5py.ExternalLink(str(victim), "/status")
+
+    return {"storage": storage, "link": link, "virtual": virtual, "status": status}
+
+
+@pytest.mark.parametrize("way", elsewhere(""))
+def test_no_other_file_is_read_or_written_to(run, tmp_path, way):
+    path, _ = run
+    victim = tmp_path / "victim.h5"
+    shutil.copyfile(path, victim)
+    before = victim.read_bytes()
+    with h5py.File(path, "r+") as file:
+        file["status"][()] = b"recording"
+        elsewhere(victim)[way](file)
+    assert "another file" in str(validate(path).violations[0]) or way in ("link", "status")
+    assert len(validate(path).violations) == 1
+    with pytest.raises(RasterError, match=r"cannot be repaired: .*(another file|somewhere else)"):
+        repair(path, tmp_path / "saved.h5")
+    with pytest.raises(RasterError), open_raster(path) as raster:
+        [(layer.neuron_counts(), raster.status) for layer in raster.values()]
+    assert victim.read_bytes() == before
+
+
+def test_spikes_that_were_moved_are_not_called_repaired(run, tmp_path):
+    path, _ = run
+    with h5py.File(path, "r+") as file:
+        packed = file["layers/fc/bits"][0]
+        row = np.unpackbits(packed[0], bitorder="little")
+        here, there = np.flatnonzero(row)[0], np.flatnonzero(row[:21] == 0)[0]
+        row[[here, there]] = row[[there, here]]
+        file["layers/fc/bits"][0] = np.packbits(row, bitorder="little")[None]
+    assert "2 more differ" in str(validate(path)) or "1 more differ" in str(validate(path))
+    with pytest.raises(RasterError, match="spikes of /layers/fc were moved to other neurons"):
+        repair(path, tmp_path / "saved.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [("complete", (0,), "u1"), ("counts_rows", (2,), "u8"), ("counts_rows", (2**28,), "<i8"),
+     ("provenance/config", (), "S1000000000"), ("status", (), "S1000000000"),
+     ("layers/fc/bits", (600, 2**27, 9), "u1")],
+)  # fmt: skip
+def test_strange_datasets_cost_no_memory_and_no_other_error(run, tmp_path, name, shape, dtype):
+    path, _ = run
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        chunks = {"chunks": (600, 1, 9), "compression": "gzip"} if len(shape) > 1 else {}
+        file.create_dataset(name, shape, dtype, **chunks)
+    tracemalloc.start()
+    try:
+        assert validate(path).violations
+        with suppress(RasterError):
+            repair(path, tmp_path / "saved.h5")
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()

@@ -196,12 +196,13 @@ function readCross() {
   const { step, row } = state.cross;
   const neuron = neuronAt(layer, row);
   const words = [`step ${number(stepOf(step))}`];
-  if (neuron === null || layer.missing(step, step + 1).length) {
+  // What the rows of the picture are is decided for all of its steps.
+  if (neuron === null || layer.missing(state.t0, state.t1).length) {
     const channel = state.channel ?? (state.order === "channel" ? row : Math.floor(row / layer.positions));
     words.push(`channel ${channel}`);
   } else {
-    words.push(layer.place(neuron), layer.fires(step, neuron) ? "fires" : "silent",
-      `rate ${layer.rate(neuron).toFixed(4)} / step`);
+    words.push(layer.place(neuron), layer.fires(step, neuron) ? "fires" : "silent");
+    if (layer.totals) words.push(`rate ${layer.rate(neuron).toFixed(4)} / step`);
   }
   state.read = words.join(", ");
   at("read").textContent = state.read;
