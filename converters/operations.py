@@ -35,7 +35,7 @@ SUPPORTED = (
 
 
 def squeezed(values: torch.Tensor) -> torch.Tensor:
-    """`squeeze` for sleep, which shows one image at a time: the batch's axis stays."""
+    """Of (B, ...) without axes of size 1, but B: `squeeze` when images are shown one at a time."""
     return values.reshape(len(values), *(size for size in values.shape[1:] if size != 1))
 
 

@@ -150,12 +150,11 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
     for node in network.graph.nodes:
         if kinds[node] is Kind.UNSUPPORTED and node in listed:
             problems.setdefault(node, refusal(network, node))
+        if node in needed and (strange := strange_layer(network, node)):
+            problems[node] = strange
         unused = not node.users and needed.intersection(node.all_input_nodes)
         if unused and is_in_place(network, node):
             problems[node] = f"{describe(network, node)}: works in place; assign its result"
-    for node in needed:
-        if strange := strange_layer(network, node):
-            problems[node] = strange
     problems |= shared_weights(network, synapses, needed)
     if not problems and Kind.RELU not in kinds.values():
         raise ConversionError(

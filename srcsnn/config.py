@@ -293,10 +293,6 @@ def _explain(error: object, known: Iterable[str]) -> str:
     if name.startswith(("inc.", "dec.")):
         right = "a number, 0 or more, or a list with one for each sleeping layer"
         return f"{name.partition('.')[0]} = {error['input']!r}: right would be {right}"
-    message = (
-        error["msg"]
-        .removeprefix("Value error, ")
-        .replace("valid tuple", "list")
-        .replace("Tuple", "List")
-    )
+    message = error["msg"].removeprefix("Value error, ")
+    message = message.replace("valid tuple", "list").replace("Tuple", "List")
     return f"{name} = {error['input']!r}: {message}" if name else message
