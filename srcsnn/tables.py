@@ -55,9 +55,10 @@ def robustness_table(results: "Mapping[str, Robustness]") -> Table:
 
 def report_table(report: "Report") -> Table:
     """A night's report, a row for each layer."""
-    table = Table(title="sleep")
-    for heading in ("layer", "neurons", "rate /step", "rate Hz", "silent", "saturated", "|dW|/|W|"):
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    table = _with_columns(
+        Table(title="sleep"),
+        "layer", "neurons", "rate /step", "rate Hz", "silent", "saturated", "|dW|/|W|",
+    )  # fmt: skip
     for layer in report.layers:
         table.add_row(
             layer.name + ("" if layer.sleeps else " (fixed)"),
@@ -73,9 +74,10 @@ def report_table(report: "Report") -> Table:
 
 def units_table(snn: "SpikingNetwork", shapes: Mapping[str, tuple[int, ...]]) -> Table:
     """The spiking layers of a network, a row each."""
-    table = Table(title="spiking layers")
-    for heading in ("layer", "weights", "neurons", "lambda", "alpha", "neuron model", "sleeps"):
-        table.add_column(heading)
+    table = _with_columns(
+        Table(title="spiking layers"),
+        "layer", "weights", "neurons", "lambda", "alpha", "neuron model", "sleeps",
+    )  # fmt: skip
     for unit in snn.units:
         table.add_row(
             unit.name,
@@ -91,9 +93,10 @@ def units_table(snn: "SpikingNetwork", shapes: Mapping[str, tuple[int, ...]]) ->
 
 def verification_table(found: "Verification") -> Table:
     """A spiking network beside its CNN, a row for each layer."""
-    table = Table(title=f"{found.images} images, {found.steps} steps each")
-    for heading in ("layer", "neurons", "rate ~ activation", "dead", "saturated"):
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    table = _with_columns(
+        Table(title=f"{found.images} images, {found.steps} steps each"),
+        "layer", "neurons", "rate ~ activation", "dead", "saturated",
+    )  # fmt: skip
     for layer in found.layers:
         table.add_row(
             layer.name,
@@ -145,11 +148,22 @@ def raster_comparison(summaries: Mapping[str, Sequence[LayerSummary]]) -> Table:
 _RATES = ("mean", "median", "95 %", "max", "silent", "saturated", "burst", "CV", "population rate")
 
 
+_WORDS = ("layer", "of", "shape", "weights", "neuron model", "sleeps", "population rate")
+
+
 def _raster_columns(*headings: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    return _with_columns(Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0)), *headings)
+
+
+def _with_columns(table: Table, *headings: str) -> Table:
+    """Adds columns, numbers to the right; a name too long for its column goes on below."""
     for heading in headings:
-        left = heading in ("layer", "of", "shape", "population rate")
-        table.add_column(heading, justify="left" if left else "right")
+        table.add_column(
+            heading,
+            justify="left" if heading in _WORDS else "right",
+            overflow="fold",
+            no_wrap=heading == "population rate",
+        )
     return table
 
 

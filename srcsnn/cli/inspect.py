@@ -39,7 +39,15 @@ def inspect(
         paths = [path for path in (raster, other) if path is not None]
         files = [stack.enter_context(open_raster(path)) for path in paths]
         if at is None:
-            found = {str(opened.path): summarize(opened, layer) for opened in files}
+            for name in layer or ():
+                if not any(name in opened for opened in files):
+                    files[0][name]  # says which there are
+            found = {
+                str(opened.path): summarize(
+                    opened, None if layer is None else [name for name in layer if name in opened]
+                )
+                for opened in files
+            }
         else:
             before, after = (summarize(files[0], layer, part) for part in _cut(files[0], at))
             found = {f"before {at}": before, f"from {at}": after}

@@ -7,6 +7,11 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from srcsnn.errors import RasterError
+
+LONGEST = 10**8
+"""Steps of an interval; the histogram has an entry for each length."""
+
 
 class Events(NamedTuple):
     """Spikes as a list, by step and then by neuron.
@@ -50,6 +55,9 @@ class Intervals:
         Args:
             events: Pieces in the order of time.
             shape: Of the layer.
+
+        Raises:
+            RasterError: If an interval is longer than 10^8 steps.
         """
         neurons = int(np.prod(shape))
         histogram = np.zeros(1, np.int64)
@@ -65,6 +73,10 @@ class Intervals:
             last[who[np.roll(first, -1)]] = when[np.roll(first, -1)]
             known = before >= 0
             lengths = (when - before)[known]
+            if lengths.max(initial=0) > LONGEST:
+                raise RasterError(
+                    f"an interval of {lengths.max()} steps: the histogram goes up to {LONGEST}"
+                )
             lengths_here = np.bincount(lengths, minlength=len(histogram))
             lengths_here[: len(histogram)] += histogram
             histogram = lengths_here

@@ -33,6 +33,7 @@ LARGEST_MAPS = 96
 _HEIGHT, _WIDTH = 200, 640  # cells of a density image, about a pixel or two of the panel each
 _BINS = 40
 _WIDTH_IN, _HEIGHT_IN = 9.6, 10.0  # of a sheet of maps, in inches, at most
+_TITLE = 125  # small letters in the line above a panel, of which a bold one takes the room of 1.5
 _ACROSS = 8  # maps beside each other, at least, so that none is huge
 
 
@@ -78,6 +79,9 @@ def map_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None = 
     wanted = [_WIDTH_IN * sheet.shape[0] / sheet.shape[1] for sheet, _ in sheets]
     heights = [0.6 + min(_HEIGHT_IN, max(0.6, height)) for height in wanted]
     figure = new_figure(11, 0.5 + sum(heights))
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=1.5, foreground="white")]  # numbers lie on dark cells too
     grid = figure.add_gridspec(len(chosen), 1, height_ratios=heights)
     for index, (layer, (sheet, corners)) in enumerate(zip(chosen, sheets, strict=True)):
         panel = figure.add_subplot(grid[index])
@@ -88,8 +92,8 @@ def map_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None = 
         panel.set_aspect("equal" if square else "auto")
         for channel, (y, x) in corners.items() if len(layer.shape) > 2 else ():
             panel.annotate(
-                str(channel), (x, y), xytext=(1, -1), textcoords="offset points",
-                va="top", fontsize=6, color="#0072B2",
+                str(channel), (x - 0.5, y - 0.5), xytext=(1, -1), textcoords="offset points",
+                va="top", fontsize=6, color="#0072B2", path_effects=halo,
             )  # fmt: skip
         bare(panel, "top", "right", "bottom", "left")
         panel.set(xticks=[], yticks=[])
@@ -180,8 +184,8 @@ def _sheet(
     rates: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.float64], dict[int, tuple[int, int]]]:
     """The maps of a layer on one sheet, and where each shown channel has its upper left corner."""
-    if rates.ndim == 1:
-        return _strip(rates), {}
+    if rates.size == len(rates):  # a neuron a channel, and no maps
+        return _strip(rates.ravel()), {}
     if rates.ndim == 2:  # a channel is a row of pixels
         rates = rates[:, None]
     if rates.ndim == 4:  # the slices of a volume beside each other
@@ -215,6 +219,8 @@ def _channels_named(layer: LayerRaster, shown: int) -> str:
         return f"{layer.neurons:,} of {layer.neurons:,} neurons shown"
     order = np.argsort(-layer.rates().reshape(layer.shape[0], -1).sum(axis=1), kind="stable")
     note = f"{shown} of {layer.shape[0]} channels shown"
+    if not layer.population_counts().any():
+        return f"{note}; no spikes"
     if len(order) < 2:
         return note
     few = min(3, len(order) // 2)
@@ -223,10 +229,10 @@ def _channels_named(layer: LayerRaster, shown: int) -> str:
 
 
 def _title(panel: "Axes", layer: LayerRaster, note: str) -> None:
-    shape = " x ".join(map(str, layer.shape))
-    panel.set_title(
-        f"{layer.name}   {shape}", loc="left", fontsize=10, fontweight="bold", parse_math=False
-    )
+    name = f"{layer.name}   {' x '.join(map(str, layer.shape))}"
+    if 1.5 * len(name) + len(note) > _TITLE:
+        name += "\n"  # above the note, not across it
+    panel.set_title(name, loc="left", fontsize=10, fontweight="bold", parse_math=False)
     panel.set_title(note, loc="right", fontsize=8, color="#555555")
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from srcsnn.errors import RasterError
 from srcsnn.rasters.checks import Checked, damage_named
 from srcsnn.rasters.events import Events, Intervals
 from srcsnn.rasters.layout import packing_of
-from srcsnn.rasters.selection import Selection, Span, span
+from srcsnn.rasters.selection import Selection, Span, from_one_on, span
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -115,8 +116,7 @@ class LayerRaster:
         plane = math.prod(self.shape[len(outer) + 1 :])
         first, last = inner[0].start * plane, inner[0].stop * plane
         begin, end = first // 8, -(-last // 8)
-        with damage_named(self._path):
-            packed = self._bits[time.start : time.stop, stored, begin:end][:: time.stride]
+        packed = self._packed(self._bits, time, stored, slice(begin, end))
         bits = np.unpackbits(packed, axis=-1, bitorder="little").view(np.bool_)
         bits = bits[..., first - 8 * begin : last - 8 * begin]
         read = [pick.stop - pick.start for pick in (*outer, inner[0])]
@@ -135,7 +135,7 @@ class LayerRaster:
         """
         time = span(steps, self._rows, "steps")
         pick = span(channels, self._counts_ct.shape[1], "channels")
-        with damage_named(self._path):
+        with self._reading():
             counts = self._counts_ct[time.start : time.stop, pick.start : pick.stop]
         return np.asarray(counts[time.local, pick.local], np.int64)
 
@@ -146,7 +146,7 @@ class LayerRaster:
             RasterError: If the file is damaged.
         """
         total = np.empty(self._rows, np.int64)
-        with damage_named(self._path):
+        with self._reading():
             for part in self._parts(self._counts_ct.shape[1]):
                 total[part] = self._counts_ct[part].sum(axis=1, dtype=np.int64)
         return total
@@ -165,7 +165,7 @@ class LayerRaster:
                 damaged.
         """
         if steps is None and self._rows in self._totals:
-            with damage_named(self._path):
+            with self._reading():
                 total = np.asarray(self._totals[self._rows][...], np.int64)
             if total.max() > self._rows:
                 raise RasterError(
@@ -205,10 +205,8 @@ class LayerRaster:
         Raises:
             RasterError: If `bin` is below 1, only counts were recorded, or the file is damaged.
         """
-        if not isinstance(bin, int | np.integer):
-            raise RasterError(f"bin: must be a whole number of steps, got {bin!r}")
-        bins = -(-self._rows // max(1, bin))
-        counts = np.empty((bins, *self.shape), np.min_scalar_type(max(1, bin)))
+        bin = from_one_on(bin, "bin")
+        counts = np.empty((-(-self._rows // bin), *self.shape), np.min_scalar_type(bin))
         filled = 0
         for part in self.binned(bin):
             counts[filled : filled + len(part)] = part
@@ -224,8 +222,7 @@ class LayerRaster:
         Raises:
             RasterError: As `counts`.
         """
-        if bin < 1:
-            raise RasterError(f"bin: must be a number of steps from 1 on, got {bin}")
+        bin = from_one_on(bin, "bin")
         dtype = np.min_scalar_type(bin)
         if bin * self.neurons > _BYTES_AT_ONCE:
             for first in range(0, self._rows, bin):
@@ -278,6 +275,8 @@ class LayerRaster:
         """
         picks = tuple(pick.index for pick in self._picks(channels, rows, cols))
         numbers = np.arange(self.neurons).reshape(self.shape)[picks].ravel()
+        if not numbers.size:
+            return
         when = self.steps
         for part in self._parts(max(1, numbers.size), steps):
             block = self.spikes(part, channels, rows, cols).reshape(-1, numbers.size)
@@ -326,6 +325,32 @@ class LayerRaster:
         ones = np.ones(len(events.neurons), np.uint8)
         starts = np.append(0, ends)
         return csr_array((ones, events.neurons, starts), shape=(self._rows, self.neurons))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        if not self._counts_ct:  # what h5py makes of a dataset when its file is closed
+            raise RasterError(f"{self._path}: is closed; read layer {self.name} before that")
+        with damage_named(self._path):
+            yield
+
+    def _packed(
+        self,
+        stored: Any,  # noqa: ANN401  # h5py ships no types
+        time: Span,
+        rows: slice,
+        within: slice,
+    ) -> npt.NDArray[np.uint8]:
+        """Bytes of bits at some steps. What lies between the steps is read too, but not kept."""
+        kept = range(time.start, time.stop, time.stride)
+        packed = np.empty((len(kept), rows.stop - rows.start, within.stop - within.start), np.uint8)
+        at_once = _BYTES_AT_ONCE // max(1, packed[:1].size * time.stride)
+        length = len(kept) if time.stride == 1 else at_once
+        with self._reading():
+            for first in range(0, len(kept), max(1, length)):
+                steps = kept[first : first + max(1, length)]
+                block = stored[steps[0] : steps[-1] + 1, rows, within]
+                packed[first : first + len(steps)] = block[:: time.stride]
+        return packed
 
     def _parts(self, row_bytes: int, steps: slice | None = None, unit: int = 1) -> Iterator[slice]:
         """Cuts recorded steps into parts of some megabytes, each a multiple of `unit` rows."""

@@ -35,6 +35,12 @@ def open_raster(path: str | os.PathLike[str]) -> "Raster":
         raise
 
 
+class NoLayerError(ConfigError, KeyError):
+    """A layer that a file does not have; a KeyError, so that `raster.get(name)` works."""
+
+    __str__ = ConfigError.__str__  # a KeyError would put quotes around it
+
+
 class Raster(Mapping[str, LayerRaster]):
     """An open raster file: a mapping from layer names, in network order, to their spikes.
 
@@ -64,6 +70,10 @@ class Raster(Mapping[str, LayerRaster]):
         self.status = checked.status()
         if self.status in ("", "recording"):
             self.status = "recording or killed"
+        if self.steps_valid * self.every >= 2**53:
+            checked.refuse(
+                f"damaged: one of {self.every} steps was recorded, more than any run has"
+            )
         if self.steps_valid < 1:
             checked.refuse(f"holds no whole step ({self.status}); record again")
         self.created = checked.text(file, "created", "")
@@ -97,9 +107,9 @@ class Raster(Mapping[str, LayerRaster]):
         return tuple(self._layers)
 
     def __getitem__(self, name: str) -> LayerRaster:
-        """The layer of this name; a ConfigError if there is none."""
+        """The layer of this name; if there is none, a ConfigError that is a KeyError too."""
         if name not in self._layers:
-            raise ConfigError(f"{self.path}: no layer {name!r}; there are {', '.join(self)}")
+            raise NoLayerError(f"{self.path}: no layer {name!r}; there are {', '.join(self)}")
         return self._layers[name]
 
     def __contains__(self, name: object) -> bool:

@@ -56,13 +56,36 @@ def span(selection: Selection, size: int, axis: str) -> Span:
             raise RasterError(f"{axis}: a slice must have a step from 1 on, got {step}")
         stop = max(start, stop)
         return Span(start, stop, slice(start, stop, step), slice(0, stop - start, step))
-    try:
-        index = operator.index(selection)
-    except TypeError as error:
-        raise RasterError(
-            f"{axis}: must be a slice or a whole number, got {selection!r}"
-        ) from error
+    index = _whole(selection)
+    if index is None:
+        raise RasterError(f"{axis}: must be a slice or a whole number, got {selection!r}")
     if not -size <= index < size:
         raise RasterError(f"{axis}: there is no {index}, they go from 0 to {size - 1}")
     index %= size
     return Span(index, index + 1, index, 0)
+
+
+def from_one_on(number: object, name: str) -> int:
+    """A whole number of any type as one of Python's, which does not overflow.
+
+    Args:
+        number: What the user gives.
+        name: Of the argument, for messages.
+
+    Raises:
+        RasterError: If it is not whole or below 1.
+    """
+    whole = _whole(number)
+    if whole is None or whole < 1:
+        raise RasterError(f"{name}: must be a whole number from 1 on, got {number!r}")
+    return whole
+
+
+def _whole(number: object) -> int | None:
+    """As one of Python's; None if it is none. A truth value is none, though Python counts it."""
+    if isinstance(number, bool) or not isinstance(number, SupportsIndex):
+        return None
+    try:
+        return operator.index(number)
+    except TypeError:  # an array, which only seems to be one
+        return None

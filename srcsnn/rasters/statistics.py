@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from srcsnn.errors import RasterError
 from srcsnn.rasters.layer import LayerRaster
+from srcsnn.rasters.selection import from_one_on
 
 Counts = npt.NDArray[np.float64]
 
@@ -87,8 +88,7 @@ def correlations(
     Raises:
         RasterError: As `fano_factor`, or if `pairs` is below 1.
     """
-    if pairs < 1:
-        raise RasterError(f"pairs: must be a number from 1 on, got {pairs}")
+    pairs = from_one_on(pairs, "pairs")
     mean, variance = _moments(layer, bin)
     varying = np.flatnonzero(variance)
     drawn = varying[_draw_pairs(len(varying), pairs, np.random.default_rng(seed))]
@@ -127,7 +127,8 @@ def _moments(layer: LayerRaster, bin: int) -> tuple[Counts, Counts]:
 
 def _whole_bins(layer: LayerRaster, bin: int) -> Iterator[Counts]:
     """Counts (some bins, N), without the steps left over at the end."""
-    whole = layer.recorded // bin if bin >= 1 else 1  # below 1 `binned` complains
+    bin = from_one_on(bin, "bin")
+    whole = layer.recorded // bin
     if not whole:
         raise RasterError(
             f"{layer.name}: bin: there are {layer.recorded} recorded steps, no whole bin of {bin}"

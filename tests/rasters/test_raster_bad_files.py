@@ -186,6 +186,19 @@ def test_damage_is_named_without_a_big_allocation(good, damage):
     assert any(word in message for word in ("damaged", "holds no whole step", "bit order"))
 
 
+def test_steps_as_far_apart_as_no_run_has_them(tmp_path, draw, record):
+    path = tmp_path / "run.h5"
+    record(path, draw(50, rate=1.0), policy=RecordPolicy(every=2), steps_planned=50)
+    with h5py.File(path, "r+") as file:
+        file.attrs["every"] = BIG
+    assert "more than any run has" in refusal(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["every"] = 10**10
+        file["steps"][...] = 10**10 * np.arange(25)
+    with open_raster(path) as raster, pytest.raises(RasterError, match="the histogram goes up to"):
+        raster["fc"].isi()
+
+
 def test_a_chunk_that_was_lost_is_noticed(tmp_path, draw, record):
     # HDF5 would read it as zeros: a layer that fell silent for a while.
     layers = (LayerLayout("x", (40, 80, 80), "conv"),)

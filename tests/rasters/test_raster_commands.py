@@ -44,6 +44,19 @@ def test_inspect_compares_two_files(rasters, capsys):
     first, second = json.loads(capsys.readouterr().out)
     assert [layer["name"] for layer in first["layers"]] == ["a", "b"]
     assert [layer["name"] for layer in second["layers"]] == ["a"]
+    assert command("inspect", *files, "--layer", "b") == 0  # which only one of them has
+    assert "not recorded" in capsys.readouterr().out
+
+
+def test_long_names_are_shown_whole_and_sparklines_in_a_line(tmp_path, record, capsys):
+    names = [f"stages.2.blocks.11.{'a_residual_branch.' * 4}{end}" for end in "ab"]
+    layers = tuple(LayerLayout(name, (4,), "conv") for name in names)
+    record(tmp_path / "run.h5", {name: np.ones((64, 4), bool) for name in names}, layers)
+    assert command("inspect", tmp_path / "run.h5") == 0
+    told = capsys.readouterr().out
+    assert told.count("█" * 32) == 2
+    column = "".join(line.split()[0] for line in told.splitlines() if line.strip())
+    assert "".join(names) in column
 
 
 def test_inspect_compares_before_and_after_a_step(rasters, capsys):
@@ -62,6 +75,7 @@ def test_inspect_compares_before_and_after_a_step(rasters, capsys):
     ("words", "code", "message"),
     [
         (["first.h5", "--layer", "c"], 2, "no layer 'c'; there are a, b"),
+        (["first.h5", "second.h5", "--layer", "c"], 2, "no layer 'c'; there are a, b"),
         (["first.h5", "second.h5", "--at", "3"], 2, "give it one file"),
         (["first.h5", "first.h5"], 2, "--at compares its parts"),
         (["first.h5", "./first.h5"], 2, "--at compares its parts"),

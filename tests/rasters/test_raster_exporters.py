@@ -289,6 +289,7 @@ def test_a_count_that_is_wrong_is_found(tmp_path, draw, record):
     ("attribute", "value", "message"),
     [
         ("dt_s", np.nan, "dt_s is nan, not a positive number of seconds"),
+        ("dt_s", 1e308, r"dt_s is 1e\+308, not a positive number of seconds"),
         ("created", "yesterday", "created is 'yesterday', not an ISO 8601 time"),
     ],
 )

@@ -91,6 +91,25 @@ def test_the_busiest_and_the_quietest_channels_are_named(raster_of, tmp_path):
         spikes[:often, channel] = True
     words = words_of(map_figure, tmp_path, raster_of(spikes))
     assert "4 of 4 channels shown; busiest 2, 3; quietest 1, 0" in words
+    words = words_of(map_figure, tmp_path, raster_of(np.zeros((20, 4, 8, 8), bool)))
+    assert "4 of 4 channels shown; no spikes" in words
+
+
+def test_channels_of_one_neuron_are_all_shown(raster_of, tmp_path):
+    words = words_of(map_figure, tmp_path, raster_of(draw(20, 300, 1, 1)))
+    assert "300 of 300 neurons shown" in words
+
+
+def test_a_long_name_stands_above_the_note(tmp_path, record):
+    name = "a.long.name." * 5
+    record(tmp_path / "x.h5", {name: draw(9, 3)}, (LayerLayout(name, (3,), "conv"),))
+    with open_raster(tmp_path / "x.h5") as raster, rc_context({"svg.fonttype": "none"}):
+        raster_figure(raster, tmp_path / "x.svg")
+    text = (tmp_path / "x.svg").read_text()
+    above, note = (re.search(rf'translate\(\S+ ([\d.]+)[^>]*>\s*{words}', text)
+                   or re.search(rf' y="([\d.]+)"[^>]*>{words}', text)
+                   for words in (re.escape(name), "3 of 3 neurons"))  # fmt: skip
+    assert float(above[1]) + 8 < float(note[1])
 
 
 def test_a_layer_that_is_not_there_is_named(raster_of, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -119,6 +120,30 @@ def test_what_is_not_there_is_named(tmp_path, draw, record):
             raster["fc"].spikes(cols=0)
         with pytest.raises(RasterError, match="step from 1 on"):
             raster["fc"].spikes(slice(None, None, -1))
+        with pytest.raises(RasterError, match="must be a slice or a whole number, got True"):
+            raster["fc"].spikes(True)
+        assert raster.get("conv1") is None
+        assert len(raster["features.0"].events(channels=slice(0, 0)).steps) == 0
+        layer = raster["fc"]
+    with pytest.raises(RasterError, match=r"is closed; read layer fc before that"):
+        layer.spikes()
+
+
+def test_every_hundredth_step_takes_the_memory_of_a_hundredth(tmp_path):
+    layers = (LayerLayout("x", (300, 100, 10), "conv"),)
+    spikes = np.zeros((3000, *layers[0].shape), bool)
+    with HDF5Recorder(tmp_path / "run.h5") as recorder:
+        recorder.begin(RasterLayout(layers, 3000, 1e-3))
+        for step in range(3000):
+            spikes[step, step % 300] = True
+            recorder.record("x", spikes[step])
+    with open_raster(tmp_path / "run.h5") as raster:
+        tracemalloc.start()
+        found = raster["x"].spikes(slice(5, None, 100))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert np.array_equal(found, spikes[5::100])
+    assert peak < 4 * found.nbytes + 16 * 1024**2 < 3000 * 300_000 / 8  # all of them, packed
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.float32, np.float64])

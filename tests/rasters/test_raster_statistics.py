@@ -82,6 +82,19 @@ class TestCounts:
         for ask in (layer.LayerRaster.counts, fano_factor, synchrony, correlations):
             with pytest.raises(RasterError, match="from 1 on, got 0"):
                 ask(layer_of(draw(30, 3)), bin=0)
+            with pytest.raises(RasterError, match=r"bin: must be a whole number .*, got 2\.0"):
+                ask(layer_of(draw(30, 3)), bin=2.0)
+
+    def test_a_bin_may_be_a_number_of_any_type(self, layer_of):
+        spikes = draw(500, 3)
+        counts = layer_of(spikes).counts(bin=np.uint8(200))
+        assert counts.tolist() == [
+            spikes[first : first + 200].sum(0).tolist() for first in (0, 200, 400)
+        ]
+
+    def test_no_pairs(self, layer_of):
+        with pytest.raises(RasterError, match=r"pairs: must be a whole number .*, got 1\.5"):
+            correlations(layer_of(draw(30, 3)), pairs=1.5)
 
     def test_as_a_sparse_matrix(self, layer_of):
         spikes = draw(300, 5, 9, 11)

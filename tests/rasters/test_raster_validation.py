@@ -88,6 +88,19 @@ def replace(name, **options):
     return change
 
 
+def move_behind(name):
+    """The same chunks, but behind the rows that count."""
+
+    def change(file):
+        rows = file[name][...]
+        del file[name]
+        options = {"chunks": (64, *rows.shape[1:]), "compression": "gzip"}
+        moved = file.create_dataset(name, (6400, *rows.shape[1:]), rows.dtype, **options)
+        moved[6400 - len(rows) :] = rows
+
+    return change
+
+
 X = "layers/features.0"
 BREAKS = {
     "index": (break_attribute(X, "index", 7), "/layers: have indices"),
@@ -131,6 +144,7 @@ BREAKS = {
                     "counts_ct: is int64, not"),
     "large chunks": (replace(f"{X}/bits", dtype="u1", chunks=(6000, 5, 13), compression="gzip",
                              data=np.zeros((60_000, 5, 13))), "262,144 are allowed"),
+    "behind": (move_behind(f"{X}/bits"), "bits: has 0 chunks; its rows need 10"),
     "chunked totals": (replace(f"{X}/counts_n", chunks=(5, 9, 11)), "must be contiguous"),
     "second totals": (lambda f: f[X].create_dataset("counts_n_alt", data=1), "only to be there if"),
     "a spike": (put(f"{X}/bits", (300, 2, 4), lambda byte: byte ^ 16), "counts_ct: row 300: other"),

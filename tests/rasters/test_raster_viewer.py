@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -249,6 +250,9 @@ def test_buttons_save_files(tmp_path, draw, record, browse, page):
         driver.find_element("id", button).click()
         until((saved / f"run-features.0-0-49.{button}").exists)
     assert (saved / "run-features.0-0-49.png").read_bytes()[1:4] == b"PNG"
+    driver.execute_script("setChannel(3)")
+    driver.find_element("id", "csv").click()
+    until((saved / "run-features.0-channel-3-0-49.csv").exists)
 
 
 def test_above_the_budget_the_page_has_counts_and_says_so(tmp_path, draw, record, browse, page):
@@ -365,6 +369,10 @@ def test_served_spikes_are_those_of_the_file(tmp_path, draw, record, browse):
         assert shown(driver)["note"] == ""
         state = show(driver, t0=700, t1=702, r0=30, r1=90)
         assert state["spikes"] == spikes["x"].reshape(3000, -1)[700:702, 30:90].sum()
+        driver.execute_script("state.layer.blocks.clear()")
+    driver.execute_script("draw()")  # the server has gone
+    until(lambda: "is the server still there?" in driver.find_element("id", "window").text)
+    assert "ERR_CONNECTION_REFUSED" in driver.get_log("browser")[0]["message"]
 
 
 def test_the_server_answers_only_what_this_machine_asks_for(tmp_path, draw, record):
@@ -377,12 +385,17 @@ def test_the_server_answers_only_what_this_machine_asks_for(tmp_path, draw, reco
             ("/", "elsewhere.example", 403), ("/bits?layer=1&first=30", "127.0.0.1", 400),
             ("/bits?layer=-1&first=0", "127.0.0.1", 400), ("/bits", "127.0.0.1", 400),
             ("/bits?layer=9&first=0", "127.0.0.1", 400), ("/../run.h5", "127.0.0.1", 404),
+            ("http://[", "127.0.0.1", 400),
         ):  # fmt: skip
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
             connection.request("GET", path, headers={"Host": f"{host}:{port}"})
             assert connection.getresponse().status == status, path
             connection.close()
         idle.close()
+        gone = socket.create_connection(("127.0.0.1", port))
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.sendall(b"GET / HTTP/1.1\r\n")
+        gone.close()  # with a reset
 
 
 def test_ten_million_spikes_open_and_move_at_once(tmp_path, chromium, browse, page):

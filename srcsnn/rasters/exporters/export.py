@@ -108,9 +108,10 @@ def plan_exports(
         raise ConfigError(
             f'writing {format.suffix} needs {format.needs}: pip install "srcsnn[nwb]"'
         )
-    if not (raster.dt_s > 0 and math.isfinite(raster.dt_s)):
+    if not (raster.dt_s > 0 and math.isfinite(raster.dt_s * raster.every * raster.steps_valid)):
         raise RasterError(
-            f"{raster.path}: damaged: dt_s is {raster.dt_s}, not a positive number of seconds"
+            f"{raster.path}: damaged: dt_s is {raster.dt_s}, not a positive number of seconds "
+            "that a step may last"
         )
     names = list(raster) if layers is None else [raster[name].name for name in layers]
     chosen = tuple(raster[name] for name in raster if name in names)

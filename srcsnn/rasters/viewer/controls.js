@@ -84,7 +84,7 @@ function followKeys() {
   const maps = at("maps");
   const look = (channel) => {
     channel = Math.min(state.layer.channels - 1, Math.max(0, channel));
-    if (channel === focused) return;
+    if (channel === focused || !state.layer.totals) return;
     focused = channel;
     drawMaps(maps, state.layer, state.channel, focused);
     const rates = Array.from({ length: state.layer.positions }, (_, i) =>

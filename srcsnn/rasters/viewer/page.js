@@ -78,7 +78,9 @@ function draw() {
   const missing = layer.missing(state.t0, state.t1);
   if (missing.length && layer.canAskFor(missing)) {
     at("window").textContent = "Reading the file ...";
-    layer.ask(missing).then(draw, (error) => tell(`not read: ${error.message}`));
+    layer.ask(missing).then(draw, (error) => {
+      at("window").textContent = `These spikes could not be read (${error.message}); is the server still there?`;
+    });
     return;
   }
   const { context, width, height } = cleared(at("raster"));

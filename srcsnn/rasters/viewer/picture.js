@@ -83,7 +83,9 @@ function timeAxis(context, box, t0, t1, every) {
   for (const tick of ticks(t0 * every, t1 * every, box.width / 90)) {
     const x = box.x + ((tick / every - t0) / (t1 - t0)) * box.width;
     line(context, x, box.y + box.height, x, box.y + box.height + 4);
-    context.fillText(tick.toLocaleString("en"), x, box.y + box.height + 6);
+    const label = tick.toLocaleString("en");
+    const rightmost = box.x + box.width + MARGIN.right - context.measureText(label).width / 2;
+    context.fillText(label, Math.min(x, rightmost), box.y + box.height + 6);
   }
 }
 

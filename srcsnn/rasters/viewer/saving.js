@@ -7,8 +7,11 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-const windowName = (suffix) =>
-  `${run.file.replace(/\.[^.]*$/, "")}-${state.layer.about.name}-${stepOf(state.t0)}-${stepOf(state.t1 - 1)}.${suffix}`;
+function windowName(suffix) {
+  const channel = state.channel === null ? "" : `-channel-${state.channel}`;
+  const steps = `${stepOf(state.t0)}-${stepOf(state.t1 - 1)}`;
+  return `${run.file.replace(/\.[^.]*$/, "")}-${state.layer.about.name}${channel}-${steps}.${suffix}`;
+}
 
 function csvOf() {
   const layer = state.layer;

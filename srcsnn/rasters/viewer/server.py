@@ -1,5 +1,6 @@
 """Serves the page and, as it asks for them, the spikes of an open file; to this machine alone."""
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -12,6 +13,13 @@ from srcsnn.rasters.reader import Raster
 from srcsnn.rasters.viewer.page import block_steps, packed_bits, served_page
 
 _LOOPBACK = "127.0.0.1"
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing of connections that the other side has cut: it does not want the answer."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # a socket
 
 
 def serve(
@@ -43,7 +51,11 @@ def serve(
             if self.headers.get("Host", "").rsplit(":", 1)[0] not in (_LOOPBACK, "localhost"):
                 self.send_error(HTTPStatus.FORBIDDEN, "only for this machine")
                 return
-            asked = urlsplit(self.path)
+            try:
+                asked = urlsplit(self.path)
+            except ValueError:  # no address at all
+                self.send_error(HTTPStatus.BAD_REQUEST)
+                return
             if asked.path == "/":
                 self._answer(page, "text/html; charset=utf-8")
             elif asked.path == "/bits":
@@ -80,7 +92,7 @@ def serve(
             """Says nothing: the page tells what it asks for."""
 
     try:
-        server = ThreadingHTTPServer((_LOOPBACK, port), Handler)
+        server = _Server((_LOOPBACK, port), Handler)
     except OSError as cause:
         raise RasterError(
             f"cannot serve at port {port}: {cause.strerror}; choose another, or 0 for any"
