@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import AbstractPathEffect
 
-__all__ = ["COLOURS", "LEAST", "bare", "check_figures", "new_figure", "shades", "write_figure"]
+__all__ = [
+    "COLOURS", "LEAST", "bare", "check_figures", "halo", "new_figure", "shades", "write_figure",
+]  # fmt: skip
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito 2008: told apart with any colour vision."""
@@ -65,6 +68,13 @@ def shades() -> "Colormap":
     steps = [colormaps["magma_r"](0.12 + 0.88 * step / 255) for step in range(256)]
     shades = LinearSegmentedColormap.from_list("shades", steps)
     return shades.with_extremes(under="#F1F1F1", bad="white")
+
+
+def halo() -> "list[AbstractPathEffect]":
+    """For words that lie on cells of any colour: white around the letters."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=1.5, foreground="white")]
 
 
 def write_figure(figure: "Figure", path: str | Path) -> None:

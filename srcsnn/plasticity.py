@@ -207,18 +207,30 @@ def _hooks(unit: Unit, rule: Rule) -> tuple[Listener, Listener]:
         nonlocal pre, state
         assert pre is not None  # the synapse drives these neurons
         try:
-            change, state = rule.update(geometry, pre, post, state)
+            updated = rule.update(geometry, pre, post, state)
         except RuntimeError as error:
             raise SleepError(
                 f"{unit.name}: the rule fails on pre spikes {tuple(pre.shape)} and post spikes "
                 f"{tuple(post.shape)}: {error}"
             ) from error
-        if change.shape != weight.shape:  # which addition would stretch, or refuse without a name
-            raise ConformanceError(
-                f"{unit.name}: the rule's change has shape {tuple(change.shape)}, the weights "
-                f"{tuple(weight.shape)}"
-            )
+        if not isinstance(rule, IncDec | Oja | PairSTDP):
+            _check_update(unit.name, updated, weight)
+        change, state = updated
         weight.add_(change)
         pre = None  # nothing outlives the step
 
     return hear, learn
+
+
+def _check_update(name: str, updated: object, weight: Tensor) -> None:
+    """Raises ConformanceError unless somebody's own rule gave a change of these weights."""
+    if not (isinstance(updated, tuple) and len(updated) == 2 and isinstance(updated[0], Tensor)):
+        raise ConformanceError(f"{name}: the rule must give a pair, the change and its new state")
+    change = updated[0]
+    if change.shape != weight.shape:  # which addition would stretch, or refuse without a name
+        raise ConformanceError(
+            f"{name}: the rule's change has shape {tuple(change.shape)}, the weights "
+            f"{tuple(weight.shape)}"
+        )
+    if not change.isfinite().all():
+        raise ConformanceError(f"{name}: the rule's change is NaN or infinite")

@@ -76,14 +76,43 @@ def test_every_fault_of_a_rule_is_said_in_words(fault):
         check_rule(BrokenRule(fault))
 
 
-def test_a_sleep_names_the_layer_whose_change_has_another_shape():
-    class Short(Traces):
-        def update(self, synapse, pre, post, state):
-            return torch.zeros(1), state
+DIGITS = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
-    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ConformanceError, match=r"conv1: the rule's change has shape \(1,\)"):
-        srcsnn.sleep(initialize(paper_mnist, 0), images, "paper-mnist", seed=0, rule=Short())
+
+@pytest.mark.parametrize(
+    ("give", "message"),
+    [
+        (lambda change, state: (change.sum((0, 1, 2)), state), r"has shape \(3,\), the weights"),
+        (lambda change, state: (change / 0 * 0, state), "is NaN or infinite"),
+        (lambda change, state: change, "must give a pair"),
+        (lambda change, state: (0.5, state), "must give a pair"),
+    ],
+)
+def test_a_sleep_names_the_layer_whose_change_is_none(give, message):
+    class Odd(Traces):
+        def update(self, synapse, pre, post, state):
+            return give(*super().update(synapse, pre, post, state))
+
+    with pytest.raises(ConformanceError, match=f"conv1: the rule.*{message}"):
+        srcsnn.sleep(initialize(paper_mnist, 0), DIGITS, "paper-mnist", seed=0, rule=Odd())
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"rule": Traces}, r"it is a class: give an object, Traces\(...\)"),
+        ({"rule": [Traces(), 3]}, r"int is no learning rule yet:\n  it has no init"),
+        ({"replay": lambda step, generator: torch.rand(1, 1, 28, 28)}, "must be 0 or 1"),
+        (
+            {"replay": lambda step, generator: torch.zeros(1, 28, 28)},
+            r"the images \(N, 1, 28, 28\)",
+        ),
+        ({"replay": lambda step, generator: torch.zeros(1, 1, 28, 28).double()}, "float64 on cpu"),
+    ],
+)
+def test_a_sleep_refuses_what_is_no_rule_and_no_source(parts, message):
+    with pytest.raises(ConformanceError, match=message):
+        srcsnn.sleep(initialize(paper_mnist, 0), DIGITS, "paper-mnist", seed=0, **parts)
 
 
 PICTURES = torch.rand(30, 2, 6, 5, generator=torch.Generator().manual_seed(3))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from srcsnn.drawing import COLOURS, LEAST, bare, new_figure, shades, write_figure
+from srcsnn.drawing import COLOURS, LEAST, bare, halo, new_figure, shades, write_figure
 from srcsnn.errors import RasterError
 from srcsnn.rasters.density import density
 from srcsnn.rasters.layer import LayerRaster
@@ -79,9 +79,6 @@ def map_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None = 
     wanted = [_WIDTH_IN * sheet.shape[0] / sheet.shape[1] for sheet, _ in sheets]
     heights = [0.6 + min(_HEIGHT_IN, max(0.6, height)) for height in wanted]
     figure = new_figure(11, 0.5 + sum(heights))
-    from matplotlib.patheffects import withStroke
-
-    halo = [withStroke(linewidth=1.5, foreground="white")]  # numbers lie on dark cells too
     grid = figure.add_gridspec(len(chosen), 1, height_ratios=heights)
     for index, (layer, (sheet, corners)) in enumerate(zip(chosen, sheets, strict=True)):
         panel = figure.add_subplot(grid[index])
@@ -93,7 +90,7 @@ def map_figure(raster: Raster, path: str | Path, layers: Sequence[str] | None = 
         for channel, (y, x) in corners.items() if len(layer.shape) > 2 else ():
             panel.annotate(
                 str(channel), (x - 0.5, y - 0.5), xytext=(1, -1), textcoords="offset points",
-                va="top", fontsize=6, color="#0072B2", path_effects=halo,
+                va="top", fontsize=6, color="#0072B2", path_effects=halo(),
             )  # fmt: skip
         bare(panel, "top", "right", "bottom", "left")
         panel.set(xticks=[], yticks=[])
