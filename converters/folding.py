@@ -1,9 +1,11 @@
-"""BatchNorm in eval mode is a factor and an offset per channel: folded into the layer below."""
+"""What multiplies a layer's output is folded into it: BatchNorm in eval mode, and numbers."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx, nn
 
-from converters.operations import Kind, classify
+from converters.operations import Kind, classify, factor_on, is_identity, operands
 
 __all__ = ["fold_batch_norms", "per_channel"]
 
@@ -13,7 +15,9 @@ def fold_batch_norms(network: fx.GraphModule) -> dict[str, Tensor]:
     """Folds every BatchNorm that stands straight behind a convolution or linear layer into it.
 
     `W' = W * s` and `b' = (b - mean) * s + beta` with `s = gamma / sqrt(var + eps)`. Any other
-    BatchNorm stays in the graph: a normalisation of what spikes stand for, or to be refused.
+    BatchNorm stays in the graph: a normalisation of what spikes stand for, or to be refused. A
+    number that the output is multiplied by is folded likewise, `s` being that number, or gamma
+    and beta being multiplied by it.
 
     Args:
         network: the traced copy of a CNN, in eval mode; its weights and its graph are changed.
@@ -21,8 +25,8 @@ def fold_batch_norms(network: fx.GraphModule) -> dict[str, Tensor]:
     Returns:
         s of each layer with something folded into it, (out,), by the layer's name.
     """
+    folded = _fold_factors(network)
     kinds = classify(network)
-    folded: dict[str, Tensor] = {}
     called = [str(node.target) for node in network.graph.nodes if node.op == "call_module"]
     for node in list(network.graph.nodes):
         norm = network.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -40,6 +44,45 @@ def fold_batch_norms(network: fx.GraphModule) -> dict[str, Tensor]:
             network.graph.erase_node(node)
     network.recompile()
     return folded
+
+
+def _fold_factors(network: fx.GraphModule) -> dict[str, Tensor]:
+    """Folds numbers, as those of residual branches, `x + 0.1 * layer(x)`."""
+    kinds = classify(network)
+    folded: dict[str, Tensor] = {}
+    called = [node.target for node in network.graph.nodes if node.op == "call_module"]
+    for node in list(network.graph.nodes):
+        factor = factor_on(network, node)
+        below = _layer_below(network, node, kinds)
+        if factor is None or below is None or called.count(below.target) != 1:
+            continue
+        layer, name = network.get_submodule(str(below.target)), str(below.target)
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_var is not None:
+            scale = torch.full_like(layer.running_var, factor)
+            layer.weight = nn.Parameter(scale if layer.weight is None else layer.weight * scale)
+            layer.bias = None if layer.bias is None else nn.Parameter(layer.bias * scale)
+        elif kinds[below] is Kind.SYNAPSE and name not in folded:
+            weight: Tensor = layer.weight  # type: ignore[assignment]  # conv or linear
+            folded[name] = scale = weight.new_full((len(weight),), factor)
+            weight.mul_(per_channel(scale, weight))
+            if layer.bias is not None:
+                layer.bias.mul_(scale)  # type: ignore[operator]  # a tensor, torch types either
+        else:
+            continue
+        node.replace_all_uses_with(operands(node, kinds)[0])
+        network.graph.erase_node(node)
+    return folded
+
+
+def _layer_below(
+    network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind]
+) -> fx.Node | None:
+    """The layer whose output an operation works on, if nothing else does; dropout is nothing."""
+    found = operands(node, kinds)
+    while len(found) == 1 and len(found[0].users) == 1 and is_identity(network, found[0]):
+        found = operands(found[0], kinds)
+    alone = len(found) == 1 and len(found[0].users) == 1
+    return found[0] if alone and found[0].op == "call_module" else None
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:

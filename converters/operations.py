@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Mapping
 from enum import Enum, auto
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ __all__ = [
     "cap",
     "classify",
     "describe",
+    "factor_on",
     "is_convolution",
     "is_identity",
     "is_in_place",
@@ -30,7 +32,8 @@ SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 SUPPORTED = (
     "Conv1d/2d/3d and Linear (zero padding, any stride, dilation, groups), BatchNorm, ReLU, ReLU6, "
     "Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape, Dropout, Identity, sums and concatenations "
-    "of branches, a mean/std normalisation in front of the first layer"
+    "of branches, numbers that multiply a layer's output or activations, a mean/std normalisation "
+    "in front of the first layer"
 )
 
 
@@ -101,6 +104,7 @@ _ARITHMETIC = _ADDITIONS | {
     operator.sub, operator.mul, operator.truediv, operator.neg,
     torch.sub, torch.mul, torch.div, torch.neg, "sub", "mul", "div", "neg",
 }  # fmt: skip
+_PRODUCTS = {operator.mul, torch.mul, "mul"}
 _DIVISIONS = {operator.truediv, torch.div, "div"}
 _CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d,
                  F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}  # fmt: skip
@@ -228,6 +232,28 @@ def is_identity(network: fx.GraphModule, node: fx.Node) -> bool:
     return node.target in (*_DROPOUTS, "contiguous")
 
 
+def factor_on(network: fx.GraphModule, node: fx.Node) -> float | None:
+    """The number that this multiplies its only other operand by; None if it does anything else."""
+    if node.target not in _PRODUCTS | _DIVISIONS or node.kwargs or len(node.args) != 2:
+        return None
+    divides = node.target in _DIVISIONS
+    numbers = [_number(network, each) for each in node.args]
+    given = [each for each in numbers if each is not None]
+    if len(given) != 1 or (divides and (numbers[1] is None or numbers[1] == 0)):
+        return None
+    return 1 / given[0] if divides else given[0]
+
+
+def _number(network: fx.GraphModule, value: object) -> float | None:
+    """A number, or a tensor of the network's that holds a single one."""
+    if isinstance(value, int | float):
+        return float(value)
+    if not isinstance(value, fx.Node) or value.op != "get_attr":
+        return None
+    found = attrgetter(str(value.target))(network)
+    return float(found) if isinstance(found, torch.Tensor) and found.numel() == 1 else None
+
+
 def operands(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> list[fx.Node]:
     """The arguments of an addition that depend on the images; one twice for `x + x`."""
     values = (*node.args, *node.kwargs.values())
@@ -239,11 +265,26 @@ def _arithmetic_kind(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
     if len(varying) == 1 and kinds[varying[0]] in (Kind.INPUT, Kind.AFFINE):
         divides_by_image = node.target in _DIVISIONS and node.args[:1] != (varying[0],)
         return Kind.UNSUPPORTED if divides_by_image else Kind.AFFINE
+    if len(varying) == 1 and _is_rectified(varying[0], kinds) and _multiplies(node, varying[0]):
+        return Kind.AFFINE
     weighted = "alpha" in node.kwargs or "out" in node.kwargs  # torch.add(a, b, alpha=2)
     of_images = all(_is_of_images(below, kinds) for below in varying)
     if node.target in _ADDITIONS and len(varying) == 2 and not of_images and not weighted:
         return Kind.SUM
     return Kind.UNSUPPORTED
+
+
+def _multiplies(node: fx.Node, values: fx.Node) -> bool:
+    """Whether this multiplies these values by a constant, or divides them by it."""
+    divides = node.target in _DIVISIONS and node.args[:1] == (values,)
+    return (divides or node.target in _PRODUCTS) and not node.kwargs
+
+
+def _is_rectified(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
+    """Whether all of these values come from ReLUs, so that spikes stand for them."""
+    while kinds[node] in (Kind.PASS, Kind.AVERAGE):
+        (node,) = operands(node, kinds)
+    return kinds[node] is Kind.RELU
 
 
 def _is_of_images(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from converters import ConversionError, Neuron, Neurons, SpikingNetwork, Synapse
-from converters.operations import squeezed
+from converters.operations import factor_on, squeezed
 from srcsnn.errors import ConfigError
 from srcsnn.neurons import LIF, Leaky
 from srcsnn.pools import AVERAGE_POOLS, MAX_POOLS, geometry
@@ -183,8 +183,9 @@ class _Writer:
             return  # arithmetic of images alone, which what is behind it takes as a whole; a size
         elif operation is torch.add:
             self._signals[node] = _Signal(tuple(n for e in below for n in self._signal(e).names))
-        elif operation is torch.mul:
-            self._signals[node] = self._scaled(node, below[0], float(node.args[1]))  # type: ignore[arg-type]  # a factor
+        elif (factor := factor_on(self._graph, node)) is not None:
+            (drive,) = (each for each in below if each.op != "get_attr")
+            self._signals[node] = self._scaled(node, drive, factor)
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             self._signals[node] = self._normalized(node, module)
         elif operation is torch.zeros_like:  # no spikes, where biases are off

@@ -122,6 +122,20 @@ class Functional(nn.Module):
         return F.log_softmax(self.output(x.view(x.size(0), -1)), 1)
 
 
+class Scaled(nn.Module):
+    """Ways round with numbers on them, one of which the network holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.scale = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        x = F.relu(self.a(x))
+        x = F.relu(torch.add(x / 2, self.b(x), alpha=0.5))
+        return F.relu(self.scale * x + F.avg_pool2d(x, 3, 1, 1) * 2)
+
+
 def batch_norm(channels):
     norm = nn.BatchNorm2d(channels)
     nn.init.uniform_(norm.weight, -0.5, 1.5)
@@ -163,6 +177,7 @@ NETWORKS = {
         ),
         (2, 10, 10),
     ),
+    "scaled": (Scaled, (2, 9, 9)),
     "in one dimension": (
         lambda: nn.Sequential(
             nn.Conv1d(2, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(40, 3)

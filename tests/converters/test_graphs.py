@@ -157,6 +157,27 @@ class OptionA(nn.Module):
         return F.relu(self.last(F.relu(self.b(x)).squeeze()))
 
 
+class Scaled(nn.Module):
+    """Branches with numbers on them, spelt in every way."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.b = (nn.Conv2d(n, 3, 3, padding=1) for n in (1, 3, 3))
+        self.c, self.norms = conv_norm(3, 3), nn.ModuleList(batch_norm(3) for _ in range(2))
+        self.norms[1] = nn.BatchNorm2d(3, affine=False)
+        self.b2 = nn.Conv2d(3, 3, 2, stride=2)
+        self.scale, self.half = nn.Parameter(torch.tensor(-0.7)), 0.5
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        x = (x + 0.3 * self.norms[0](self.a(x))).relu()
+        x = torch.add(x, F.dropout(self.b(x), 0.5, self.training), alpha=self.half).relu()
+        y = self.c(x)
+        y *= self.scale
+        y = F.avg_pool2d((y + x / 2).relu(), 2) * 3 + self.norms[1](self.b2(x)) / 4
+        return y.relu()
+
+
 def volume():
     model = nn.Sequential(
         nn.Unflatten(2, (2, 3)), nn.Conv3d(1, 3, 2), nn.BatchNorm3d(3), nn.ReLU(),
@@ -176,6 +197,7 @@ NETWORKS = {
     "late norms": LateNorms,
     "pre-activation": PreActivation,
     "option A": OptionA,
+    "scaled": Scaled,
     "linear": lambda: nn.Sequential(
         conv_norm(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4), nn.BatchNorm1d(4), nn.ReLU(),
         nn.Linear(4, 3),
