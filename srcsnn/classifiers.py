@@ -45,7 +45,7 @@ def scores_of(model: nn.Module, images: Tensor) -> Tensor:
         SrcsnnError: if the network gives anything else.
     """
     # A copy, as a network may write to its input.
-    return check_scores(model(images.to(next(model.parameters()), copy=True)), len(images))
+    return check_scores(model(images.to(next(model.parameters(), images), copy=True)), len(images))
 
 
 @torch.no_grad()

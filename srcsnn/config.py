@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
@@ -48,6 +48,14 @@ class _Settings(BaseModel):
                         word = str(each).lower()
                         raise ValueError(f"{name} = {word}: no setting is true or false")
         return settings
+
+    if not TYPE_CHECKING:  # it would hide from type checkers what settings there are
+
+        def __init__(self, **settings: object) -> None:
+            try:
+                super().__init__(**settings)
+            except ValidationError as error:
+                raise ConfigError(f"{type(self).__name__}: {_faults(type(self), error)}") from error
 
     def with_changes(self, **changes: object) -> Self:
         """A copy with some settings changed, checked again.
@@ -266,17 +274,23 @@ def _one_each(name: str, value: float | Sequence[float], layers: Sequence[str]) 
 
 def _validate(kind: type[S], settings: dict[str, object], source: str) -> S:
     try:
-        return kind.model_validate(settings)
-    except ValidationError as error:
-        # A list of wrong numbers alone is called too short as well, which it is not.
-        told = (
-            _explain(one, kind.model_fields)
-            for one in error.errors(include_url=False)
-            if not (one["type"] == "too_short" and one["input"])
-        )
-        # Once each: a setting of two kinds is refused twice.
-        found = "; ".join(dict.fromkeys(told))
-        raise ConfigError(f"{source}: {found}") from error
+        return kind(**settings)
+    except ConfigError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ValidationError):
+            raise
+        raise ConfigError(f"{source}: {_faults(kind, cause)}") from error
+
+
+def _faults(kind: type[_Settings], error: ValidationError) -> str:
+    # A list of wrong numbers alone is called too short as well, which it is not.
+    told = (
+        _explain(one, kind.model_fields)
+        for one in error.errors(include_url=False)
+        if not (one["type"] == "too_short" and one["input"])
+    )
+    # Once each: a setting of two kinds is refused twice.
+    return "; ".join(dict.fromkeys(told))
 
 
 def _explain(error: object, known: Iterable[str]) -> str:

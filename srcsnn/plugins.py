@@ -56,6 +56,11 @@ def resolve(name: str, builtins: Mapping[str, T], kind: str, group: str | None =
     offered = {entry.name: entry.value for entry in entry_points(group=group)} if group else {}
     module_name, colon, attribute = offered.get(name, name).partition(":")
     words = [*module_name.split("."), *attribute.split(".")]
+    if name in offered and not colon:
+        raise ConfigError(
+            f"{kind} {name!r}: an installed package offers {module_name!r} by that name, a module; "
+            "right would be an entry point module:attribute"
+        )
     if not colon or not all(word.isidentifier() for word in words):
         raise ConfigError(
             f"unknown {kind} {name!r}{nearest(name, [*builtins, *offered])}; right would be "

@@ -147,7 +147,7 @@ def _count(
     batch_size: int,
     layout: torch.memory_format,
 ) -> int:
-    like = next(model.parameters())
+    like = next(model.parameters(), images)
     correct = 0
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size].to(like, copy=True)  # a network may write to it

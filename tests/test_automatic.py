@@ -139,6 +139,8 @@ def test_what_auto_cannot_know_is_refused(model, images):
         srcsnn.sleep(model, images, "auto", seed=0, rule=IncDec(0, 0))
     with pytest.raises(ConfigError, match="see settle"):
         load_config("auto")
+    with pytest.raises(ConfigError, match=r"AutoConfig: layers = 'convs': right would be .conv"):
+        AutoConfig(layers="convs")
     with pytest.raises(ConfigError, match=r"unknown setting 'dosis' .did you mean 'dose'"):
         load_settings("auto").with_changes(dosis=1)
     with pytest.raises(ConfigError, match="neuron 'math:pi' is a float; right would be a class"):

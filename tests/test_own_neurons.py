@@ -206,7 +206,8 @@ def test_an_installed_package_offers_a_neuron_by_name(tmp_path, monkeypatch):
     package = tmp_path / "their_neurons-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: their-neurons\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[srcsnn.neurons]\nquick = their_neurons:Quick\n")
+    offers = "quick = their_neurons:Quick\nbare = their_neurons\n"
+    (package / "entry_points.txt").write_text(f"[srcsnn.neurons]\n{offers}")
     (tmp_path / "their_neurons.py").write_text(
         "from srcsnn import LIF\nclass Quick(LIF):\n    '''Theirs.'''\n"
     )
@@ -219,6 +220,8 @@ def test_an_installed_package_offers_a_neuron_by_name(tmp_path, monkeypatch):
     assert {type(layer.neurons.neuron).__name__ for layer in snn.layers} == {"Quick"}
     with pytest.raises(ConfigError, match=r"did you mean 'quick'\?.*leaky, lif, quick"):
         srcsnn.prepare(model, images, config.with_changes(neuron="quikc"))
+    with pytest.raises(ConfigError, match="offers 'their_neurons' by that name, a module; right"):
+        srcsnn.prepare(model, images, config.with_changes(neuron="bare"))
 
 
 def no_neuron():

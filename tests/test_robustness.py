@@ -211,6 +211,12 @@ def test_bad_labels_and_scores_are_refused(data):
         evaluate(nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), images, labels)
 
 
+def test_a_network_may_have_no_parameters(data):
+    images, labels = data
+    found = evaluate(nn.Flatten(), images, labels, distortions=[])
+    assert found.clean == (images.flatten(1).argmax(1) == labels).float().mean()
+
+
 def test_the_figure_is_written_and_a_bad_suffix_refused(data, tmp_path):
     result = evaluate(Brightness(), *data)
     accuracy_figure({"a": result, "b": result}, tmp_path / "a.png", title="two")
