@@ -11,6 +11,7 @@ from converters.normalization import Scale
 from converters.operations import Kind, operands
 from converters.sites import Branch, Plan, Site
 from converters.spiking import Layer, Neuron, Neurons, SpikingNetwork, Synapse, Unit
+from converters.tracing import network_of
 
 __all__ = ["Bias", "assemble"]
 
@@ -89,7 +90,7 @@ class _Assembly:
         """What was built, up to this node of the CNN."""
         self._graph.output(self._signals[last].pre)
         self._graph.lint()
-        graph = fx.GraphModule(self._network, self._graph)
+        graph = network_of(self._network, self._graph)
         return SpikingNetwork(graph, self._layers, self._units)
 
     def place(self, site: Site, scale: Scale, neuron: Neuron) -> None:

@@ -208,8 +208,10 @@ def _slept(unit: Unit, weight: Tensor) -> Tensor:
         return slept  # in the CNN's units, so that the change is already in them
     scale = per_channel(unit.fold, slept)
     before = weight.to(slept)
-    # A channel that the BatchNorm multiplies by zero is left alone.
-    return before + ((slept - before * scale) / scale).where(scale != 0, 0)
+    change = before * scale
+    torch.sub(slept, change, out=change).div_(scale)
+    change[unit.fold == 0] = 0  # a channel that the BatchNorm multiplies by zero is left alone
+    return change.add_(before)
 
 
 def _simulated(

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from converters.errors import ConversionError
 from converters.sites import Site
+from converters.tracing import network_of
 
 __all__ = ["Diehl", "Legacy", "Normalization", "Percentile", "Scale", "measure_scales"]
 
@@ -221,7 +222,7 @@ def _insert_meters(
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     graph.graph_copy(network.graph, copied)
-    metered = fx.GraphModule(network, graph)
+    metered = network_of(network, graph)
     meters, ends = [], []
     for index, site in enumerate(sites):
         folded = any(b.synapse in folds and _is_linear(network, b.synapse) for b in site.branches)

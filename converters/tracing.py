@@ -12,7 +12,7 @@ from torch import fx, nn
 from converters.errors import ConversionError
 from converters.operations import is_normalization, squeezed
 
-__all__ = ["trace"]
+__all__ = ["network_of", "trace"]
 
 
 _ADDING = (operator.add, torch.add)
@@ -73,7 +73,19 @@ def trace(model: nn.Module) -> fx.GraphModule:
             node.args, node.kwargs = (node.args[0], weighted), {}
         elif node.target in ("squeeze", torch.squeeze) and len(node.args) == 1 and not node.kwargs:
             node.op, node.target = "call_function", squeezed
-    return fx.GraphModule(tracer.root, graph)
+    vars(tracer).clear()  # it holds the network, and functions of its own hold it
+    return network_of(model, graph)
+
+
+def network_of(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    """A graph with the modules and weights that it names.
+
+    fx has the graph point back, so that only the garbage collector frees what a conversion has
+    copied, some time; this one is freed when nobody holds it any more.
+    """
+    network = fx.GraphModule(root, graph)
+    network.graph.owning_module = None
+    return network
 
 
 def _remedy(error: Exception) -> str:

@@ -133,6 +133,7 @@ def settle(
     if auto.neuron not in NEURONS:
         check_neurons(snn, tuple(images.shape[1:]))
     found = calibrate(snn, auto, make, image, seed)
+    del snn  # which takes as much memory as the network that sleeps
     for halving in range(_HALVINGS):
         dose = auto.dose / 2**halving
         doses = _doses(dose, auto.tilt, len(found.drift))

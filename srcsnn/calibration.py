@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from srcsnn.config import AutoConfig, SleepConfig
 from srcsnn.errors import DatasetError
 from srcsnn.neurons import Neuron
 from srcsnn.night import run
-from srcsnn.plasticity import IncDec, Rule
+from srcsnn.plasticity import IncDec
 from srcsnn.preparation import replay_for
 from srcsnn.replay import Replay
 from srcsnn.seeding import stream
@@ -152,27 +152,28 @@ def _bisect(
         low, high = (middle, high) if rate > auto.rate else (low, middle)
 
 
-class _Tally:
-    """A rule that changes nothing and adds up what another would change, both in place."""
+@dataclass(frozen=True)
+class _Tally(IncDec):
+    """A rule that changes nothing and adds up what it would change, for each part of a layer."""
 
-    def __init__(self, rule: Rule, weight: Tensor) -> None:
-        kind = torch.promote_types(weight.dtype, torch.float32)
-        self.rule, self.total = rule, torch.zeros_like(weight, dtype=kind)
+    totals: list[Tensor] = field(default_factory=list)
 
-    def init(self, synapse: Synapse) -> Any:  # noqa: ANN401  # the other rule's state
-        """The other rule's."""
-        return self.rule.init(synapse)
+    def init(self, synapse: Synapse) -> Any:  # noqa: ANN401  # a tensor, where IncDec has nothing
+        """A total of its own."""
+        kind = torch.promote_types(synapse.weight.dtype, torch.float32)
+        self.totals.append(torch.zeros_like(synapse.weight, dtype=kind))
+        return self.totals[-1]
 
     def update(
         self,
         synapse: Synapse,
         pre: Tensor,
         post: Tensor,
-        state: Any,  # noqa: ANN401  # the other rule's
+        state: Any,  # noqa: ANN401  # a tensor
     ) -> tuple[Tensor, Any]:
         """No change."""
-        change, state = self.rule.update(synapse, pre, post, state)
-        self.total += change
+        change, _ = super().update(synapse, pre, post, None)
+        state += change
         return change.zero_(), state
 
 
@@ -181,11 +182,10 @@ def _drift(
 ) -> dict[str, float]:
     """The relative change of each sleeping layer in a step, if inc + dec were 1."""
     gate = None if auto.gate == "off" else auto.gate
-    rule = IncDec(1 - auto.dec_share, auto.dec_share, gate)
-    tallies = [_Tally(rule, unit.synapse.weight.detach()) for unit in snn.sleeping]
+    tallies = [_Tally(1 - auto.dec_share, auto.dec_share, gate) for _ in snn.sleeping]
     run(snn, replay, tallies, steps=_STEPS, generator=generator)
     return {
-        unit.name: relative(tally.total, unit.synapse.weight.detach()) / _STEPS
+        unit.name: relative(torch.cat(tally.totals), unit.synapse.weight.detach()) / _STEPS
         for tally, unit in zip(tallies, snn.sleeping, strict=True)
     }
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from converters import Listener, SpikingNetwork, Unit, listening
 from srcsnn.errors import ConfigError, ConformanceError, SleepError
-from srcsnn.synapses import Synapse, synapse_of
+from srcsnn.synapses import Synapse, parts_of, synapse_of
 
 __all__ = ["IncDec", "Oja", "PairSTDP", "Rule", "plastic"]
 
@@ -195,8 +195,13 @@ def plastic(snn: SpikingNetwork, rule: Rule | Sequence[Rule]) -> Iterator[None]:
 
 
 def _hooks(unit: Unit, rule: Rule) -> tuple[Listener, Listener]:
-    geometry, weight = synapse_of(unit.synapse.operator), unit.synapse.weight
-    state = rule.init(geometry)
+    layer = unit.synapse.operator
+    ours = type(rule).__module__.startswith("srcsnn.")
+    # Somebody else's rule may weigh the outputs of a layer against each other.
+    synapses = parts_of(layer) if ours else [synapse_of(layer)]
+    outputs = [len(synapse.weight) for synapse in synapses]
+    axis = -1 if isinstance(layer, nn.Linear) else 1  # of the outputs, in post spikes
+    states = [rule.init(synapse) for synapse in synapses]
     pre: Tensor | None = None
 
     def hear(spikes: Tensor) -> None:
@@ -204,19 +209,21 @@ def _hooks(unit: Unit, rule: Rule) -> tuple[Listener, Listener]:
         pre = spikes
 
     def learn(post: Tensor) -> None:
-        nonlocal pre, state
+        nonlocal pre
         assert pre is not None  # the synapse drives these neurons
-        try:
-            updated = rule.update(geometry, pre, post, state)
-        except RuntimeError as error:
-            raise SleepError(
-                f"{unit.name}: the rule fails on pre spikes {tuple(pre.shape)} and post spikes "
-                f"{tuple(post.shape)}: {error}"
-            ) from error
-        if not isinstance(rule, IncDec | Oja | PairSTDP):
-            _check_update(unit.name, updated, weight)
-        change, state = updated
-        weight.add_(change)
+        fired = torch.split(post, outputs, axis) if len(outputs) > 1 else (post,)
+        for index, synapse in enumerate(synapses):
+            try:
+                updated = rule.update(synapse, pre, fired[index], states[index])
+            except RuntimeError as error:
+                raise SleepError(
+                    f"{unit.name}: the rule fails on pre spikes {tuple(pre.shape)} and post "
+                    f"spikes {tuple(post.shape)}: {error}"
+                ) from error
+            if not ours:
+                _check_update(unit.name, updated, synapse.weight)
+            change, states[index] = updated
+            synapse.weight.add_(change)
         pre = None  # nothing outlives the step
 
     return hear, learn

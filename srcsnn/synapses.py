@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ConvSynapse", "LinearSynapse", "Synapse", "synapse_of"]
+__all__ = ["ConvSynapse", "LinearSynapse", "Synapse", "parts_of", "synapse_of"]
+
+_PART = 2**18
+"""Weights whose change is computed at once: little memory, and enough of them to be fast."""
 
 
 class Synapse(Protocol):
@@ -43,10 +46,11 @@ class LinearSynapse:
 
     Args:
         linear: the layer.
+        outputs: which of its post neurons.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
-        self.weight = linear.weight.detach()  # the same memory
+    def __init__(self, linear: nn.Linear, outputs: slice = slice(None)) -> None:
+        self.weight = linear.weight.detach()[outputs]  # the same memory
 
     def hits(self, pre: Tensor, post: Tensor) -> Tensor:
         """See `Synapse.hits`; pre (B, ..., in), post (B, ..., out)."""
@@ -62,10 +66,13 @@ class ConvSynapse:
 
     Args:
         conv: any Conv1d, Conv2d or Conv3d with zero padding.
+        outputs: which of its output channels; all if they are in groups.
     """
 
-    def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
-        self.weight = conv.weight.detach()  # the same memory
+    def __init__(
+        self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, outputs: slice = slice(None)
+    ) -> None:
+        self.weight = conv.weight.detach()[outputs]  # the same memory
         self.kernel_size, self.stride = conv.kernel_size, conv.stride
         self.dilation, self.groups = conv.dilation, conv.groups
         none = (0,) * len(self.stride)
@@ -132,12 +139,23 @@ class ConvSynapse:
         return self._there[key]
 
 
-def synapse_of(layer: nn.Module) -> Synapse:
-    """The geometry of a convolution or linear layer."""
+def synapse_of(layer: nn.Module, outputs: slice = slice(None)) -> Synapse:
+    """The geometry of a convolution or linear layer, or of some of its outputs."""
     if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return ConvSynapse(layer)
+        return ConvSynapse(layer, outputs)
     assert isinstance(layer, nn.Linear), type(layer)  # conversion lets nothing else through
-    return LinearSynapse(layer)
+    return LinearSynapse(layer, outputs)
+
+
+def parts_of(layer: nn.Module) -> list[Synapse]:
+    """The geometry of a layer cut into parts of some outputs each, if it is large and not grouped.
+
+    A rule that asks one part after the other takes the memory of one.
+    """
+    # mypy: torch types what a module holds as a tensor or a module.
+    outputs, weights = len(layer.weight), layer.weight.numel()  # type: ignore[arg-type,operator]
+    height = outputs if getattr(layer, "groups", 1) > 1 else max(1, outputs * _PART // weights)
+    return [synapse_of(layer, slice(first, first + height)) for first in range(0, outputs, height)]
 
 
 def _counting(spikes: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from converters import to_snn
+from srcsnn import synapses
 from srcsnn.errors import ConfigError
 from srcsnn.neurons import LIF
-from srcsnn.plasticity import IncDec, plastic
+from srcsnn.plasticity import IncDec, Oja, PairSTDP, plastic
 from srcsnn.synapses import synapse_of
 from tests import reference
 
@@ -151,6 +152,33 @@ def test_a_night_equals_algorithm_1_in_plain_loops(width):
     assert fired > 30
     for unit, expected in zip(snn.units, weights, strict=True):
         np.testing.assert_allclose(unit.synapse.weight.detach().numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("rule", [IncDec(1e-3, 4e-4, 0.01), Oja(1e-3), PairSTDP(1e-3, 5e-4)])
+def test_a_layer_that_learns_in_parts_learns_the_same(rule, monkeypatch):
+    def network():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(2, 7, 3, padding=1), nn.ReLU(), nn.Conv2d(7, 4, 2, groups=1, stride=2),
+            nn.ReLU(), nn.Flatten(), nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 4),
+        )  # fmt: skip
+
+    def slept():
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(5, 2, 8, 8, generator=generator)
+        snn = to_snn(network(), images, neuron=LIF(0.2, 0.9), layers="all")
+        with plastic(snn, rule), torch.inference_mode():
+            for _ in range(30):
+                snn((torch.rand(1, 2, 8, 8, generator=generator) < 0.4).float())
+        return [unit.synapse.weight.detach() for unit in snn.units]
+
+    whole = slept()
+    monkeypatch.setattr(synapses, "_PART", 40)
+    layers = [each for each in network() if hasattr(each, "weight")]
+    assert [len(synapses.parts_of(each)) for each in layers] == [4, 4, 9, 1]
+    for one, other, layer in zip(whole, slept(), layers, strict=True):
+        assert not torch.equal(one, layer.weight)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 def test_no_hook_is_left_behind_even_after_an_error():

@@ -1,4 +1,6 @@
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -7,7 +9,17 @@ from torch import nn
 from torch.nn.utils import parametrizations, weight_norm
 from torchvision.transforms import Normalize
 
-from converters import ConversionError, Diehl, Legacy, Percentile, measure, to_ann, to_snn
+from converters import (
+    ConversionError,
+    Diehl,
+    Legacy,
+    Percentile,
+    conversion,
+    measure,
+    spiking_layers,
+    to_ann,
+    to_snn,
+)
 from srcsnn.neurons import LIF
 
 NEURON = LIF(0.5, 0.9)
@@ -410,3 +422,27 @@ def test_a_normalisation_in_place_leaves_the_images_alone():
     assert torch.equal(images, before)
     assert torch.equal(spikes, seen)
     assert cnn[0].inplace
+
+
+def test_copies_are_freed_when_nobody_holds_them(monkeypatch):
+    # Not some time later, by the garbage collector: they are as large as the network.
+    copies = []
+    simulated = conversion._simulated
+
+    def watched(*arguments):
+        found = simulated(*arguments)
+        copies.append(weakref.ref(found[0].get_submodule("0")))
+        return found
+
+    monkeypatch.setattr(conversion, "_simulated", watched)
+    model, images = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), torch.rand(4, 1, 6, 6)
+    gc.disable()
+    try:
+        measure(model, images)
+        spiking_layers(model)
+        snn = to_snn(model, images, neuron=NEURON)
+        assert [copied() is None for copied in copies] == [True, True, False]
+        del snn
+        assert copies[-1]() is None
+    finally:
+        gc.enable()
