@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from converters.assembly import Bias, assemble
 from converters.errors import ConversionError
-from converters.folding import fold_batch_norms, per_channel
+from converters.folding import Folds, fold, per_channel
 from converters.normalization import Diehl, Normalization, Scale, measure_scales
 from converters.operations import is_normalization
 from converters.sites import Layers, find_sites
@@ -55,7 +55,7 @@ def measure(
     network, folds, alike = _simulated(model, images)
     plan = find_sites(network, layers)
     _check(model, alike)
-    return measure_scales(network, plan.sites, images, normalization, folds)
+    return measure_scales(network, plan.sites, images, normalization, folds.normed)
 
 
 @torch.no_grad()
@@ -114,11 +114,11 @@ def to_snn(
 
     Every ReLU becomes a layer of neurons, straight behind its convolution or linear layer, or
     behind the sum of its branches, each of which has a factor of its own. A layer without a ReLU
-    gets neurons too, which stand for the positive part. BatchNorm straight behind a layer is folded
-    into the copy. Any other, like a leading mean/std normalisation, works on what the spikes stand
-    for, and a ReLU behind it has neurons of its own. The graph is cut after the last layer that
-    sleeps; a final softmax is not simulated. Half-precision networks are simulated in
-    float32, so that small changes of weights are not rounded away.
+    gets neurons too, which stand for the positive part. A BatchNorm or a number straight behind a
+    layer is folded into the copy. Any other, like a leading mean/std normalisation, works on what
+    the spikes stand for, and a ReLU behind it has neurons of its own. The graph is cut after the
+    last layer that sleeps; a final softmax is not simulated. Half-precision networks are simulated
+    in float32, so that small changes of weights are not rounded away.
 
     Args:
         model: a CNN; it is not changed.
@@ -147,13 +147,13 @@ def to_snn(
             f"{len(neurons)} neuron models for {len(names)} spiking layers: {', '.join(names)}"
         )
     scales = (
-        measure_scales(network, plan.sites, images, normalization, folds)
+        measure_scales(network, plan.sites, images, normalization, folds.normed)
         if isinstance(images, Tensor)
         else images
     )
     if missing := [name for name in names if name not in scales]:
         raise ConversionError(f"no scale was measured for {', '.join(missing)}")
-    return assemble(network, plan, scales, neurons, folds, coefficient, bias)
+    return assemble(network, plan, scales, neurons, folds.scales, coefficient, bias)
 
 
 def to_ann(snn: SpikingNetwork, model: nn.Module) -> nn.Module:
@@ -202,7 +202,7 @@ def _weight(unit: Unit, model: nn.Module) -> Tensor:
 
 
 def _slept(unit: Unit, weight: Tensor) -> Tensor:
-    """The CNN's weights after sleep: `W + dW / s`, where a BatchNorm's factor s is in dW."""
+    """The CNN's weights after sleep: `W + dW / s`, where a folded factor s is in dW."""
     slept = unit.synapse.weight.detach()
     if unit.fold is None:
         return slept  # in the CNN's units, so that the change is already in them
@@ -210,16 +210,16 @@ def _slept(unit: Unit, weight: Tensor) -> Tensor:
     before = weight.to(slept)
     change = before * scale
     torch.sub(slept, change, out=change).div_(scale)
-    change[unit.fold == 0] = 0  # a channel that the BatchNorm multiplies by zero is left alone
+    change[unit.fold == 0] = 0  # a channel that is multiplied by zero is left alone
     return change.add_(before)
 
 
 def _simulated(
     model: nn.Module, images: Tensor | None = None
-) -> tuple[fx.GraphModule, dict[str, Tensor], bool]:
+) -> tuple[fx.GraphModule, Folds, bool]:
     """A copy of the CNN as it is simulated, in eval mode, in float32 at least.
 
-    Its graph, the BatchNorms folded into it, and whether the graph computed of the first images
+    Its graph, what was folded into its layers, and whether the graph computed of the first images
     what the copy did.
     """
     try:
@@ -236,7 +236,7 @@ def _simulated(
             module.inplace = False  # type: ignore[assignment]  # not on the caller's images
     network = trace(cnn)
     alike = images is None or _computes_alike(cnn, network, images[:2])
-    return network, fold_batch_norms(network), alike
+    return network, fold(network), alike
 
 
 @torch.no_grad()

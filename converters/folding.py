@@ -1,77 +1,75 @@
 """What multiplies a layer's output is folded into it: BatchNorm in eval mode, and numbers."""
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
 from converters.operations import Kind, classify, factor_on, is_identity, operands
 
-__all__ = ["fold_batch_norms", "per_channel"]
+__all__ = ["Folds", "fold", "per_channel"]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """What was folded into layers, by their names.
+
+    Attributes:
+        scales: the factor on each output of a layer, (out,).
+        normed: the layers with a BatchNorm among it.
+    """
+
+    scales: Mapping[str, Tensor]
+    normed: frozenset[str]
 
 
 @torch.no_grad()
-def fold_batch_norms(network: fx.GraphModule) -> dict[str, Tensor]:
-    """Folds every BatchNorm that stands straight behind a convolution or linear layer into it.
+def fold(network: fx.GraphModule) -> Folds:
+    """Folds what stands straight behind a convolution or linear layer, or behind its dropout.
 
-    `W' = W * s` and `b' = (b - mean) * s + beta` with `s = gamma / sqrt(var + eps)`. Any other
-    BatchNorm stays in the graph: a normalisation of what spikes stand for, or to be refused. A
-    number that the output is multiplied by is folded likewise, `s` being that number, or gamma
-    and beta being multiplied by it.
+    Of a BatchNorm `W' = W * s` and `b' = (b - mean) * s + beta` with `s = gamma / sqrt(var + eps)`;
+    of a number, as in `x + 0.1 * layer(x)`, it is s itself. Any other BatchNorm stays in the graph:
+    a normalisation of what spikes stand for, or to be refused.
 
     Args:
         network: the traced copy of a CNN, in eval mode; its weights and its graph are changed.
-
-    Returns:
-        s of each layer with something folded into it, (out,), by the layer's name.
     """
-    folded = _fold_factors(network)
     kinds = classify(network)
-    called = [str(node.target) for node in network.graph.nodes if node.op == "call_module"]
+    calls = Counter(node.target for node in network.graph.nodes if node.op == "call_module")
+    scales: dict[str, Tensor] = {}
+    normed: set[str] = set()
     for node in list(network.graph.nodes):
-        norm = network.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_var is None:
-            continue
-        below = node.all_input_nodes[0]
-        alone = kinds[below] is Kind.SYNAPSE and len(below.users) == 1
-        if alone and called.count(str(below.target)) == 1 and str(below.target) not in folded:
-            layer = network.get_submodule(str(below.target))
-            weight: Tensor = layer.weight  # type: ignore[assignment]  # conv or linear
-            if norm.num_features != len(weight):  # of positions, not of channels
-                continue
-            folded[str(below.target)] = _fold(layer, norm)
-            node.replace_all_uses_with(below)
-            network.graph.erase_node(node)
-    network.recompile()
-    return folded
-
-
-def _fold_factors(network: fx.GraphModule) -> dict[str, Tensor]:
-    """Folds numbers, as those of residual branches, `x + 0.1 * layer(x)`."""
-    kinds = classify(network)
-    folded: dict[str, Tensor] = {}
-    called = [node.target for node in network.graph.nodes if node.op == "call_module"]
-    for node in list(network.graph.nodes):
-        factor = factor_on(network, node)
         below = _layer_below(network, node, kinds)
-        if factor is None or below is None or called.count(below.target) != 1:
+        if below is None or kinds[below] is not Kind.SYNAPSE or calls[below.target] > 1:
             continue
-        layer, name = network.get_submodule(str(below.target)), str(below.target)
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_var is not None:
-            scale = torch.full_like(layer.running_var, factor)
-            layer.weight = nn.Parameter(scale if layer.weight is None else layer.weight * scale)
-            layer.bias = None if layer.bias is None else nn.Parameter(layer.bias * scale)
-        elif kinds[below] is Kind.SYNAPSE and name not in folded:
-            weight: Tensor = layer.weight  # type: ignore[assignment]  # conv or linear
-            folded[name] = scale = weight.new_full((len(weight),), factor)
-            weight.mul_(per_channel(scale, weight))
-            if layer.bias is not None:
-                layer.bias.mul_(scale)  # type: ignore[operator]  # a tensor, torch types either
+        name, layer = str(below.target), network.get_submodule(str(below.target))
+        norm, factor = _norm(network, node, layer), factor_on(network, node)
+        if norm is not None:
+            scale, bias = _through(norm, layer)
+            normed.add(name)
+        elif factor is not None:
+            like: Tensor = layer.weight  # type: ignore[assignment]  # conv or linear
+            scale = like.new_full((len(like),), factor)
+            bias = None if layer.bias is None else layer.bias * scale  # type: ignore[operator]
         else:
             continue
+        # A new one, as the old may be that of another layer too.
+        layer.register_parameter("bias", None if bias is None else nn.Parameter(bias))
+        scales[name] = scales[name] * scale if name in scales else scale
         node.replace_all_uses_with(operands(node, kinds)[0])
         network.graph.erase_node(node)
-    return folded
+    for name, scale in scales.items():  # once, as the way back divides by it once
+        weight = network.get_parameter(f"{name}.weight")
+        weight.mul_(per_channel(scale, weight))
+    network.recompile()
+    return Folds(scales, frozenset(normed))
+
+
+def per_channel(values: Tensor, like: Tensor) -> Tensor:
+    """A number for each output channel, (out,), broadcastable to weights (out, ...)."""
+    return values.view(-1, *(1,) * (like.dim() - 1))
 
 
 def _layer_below(
@@ -81,16 +79,22 @@ def _layer_below(
     found = operands(node, kinds)
     while len(found) == 1 and len(found[0].users) == 1 and is_identity(network, found[0]):
         found = operands(found[0], kinds)
-    alone = len(found) == 1 and len(found[0].users) == 1
-    return found[0] if alone and found[0].op == "call_module" else None
+    return found[0] if len(found) == 1 and len(found[0].users) == 1 else None
 
 
-def per_channel(values: Tensor, like: Tensor) -> Tensor:
-    """A number for each output channel, (out,), broadcastable to weights (out, ...)."""
-    return values.view(-1, *(1,) * (like.dim() - 1))
+def _norm(
+    network: fx.GraphModule, node: fx.Node, layer: nn.Module
+) -> nn.modules.batchnorm._BatchNorm | None:
+    """The BatchNorm of a layer's channels, not of positions, that an operation is, if it is one."""
+    norm = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_var is None:
+        return None
+    weight: Tensor = layer.weight  # type: ignore[assignment]  # conv or linear
+    return norm if norm.num_features == len(weight) else None
 
 
-def _fold(layer: nn.Module, norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
+def _through(norm: nn.modules.batchnorm._BatchNorm, layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """The factor that a BatchNorm is, and the bias of the layer with it."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = torch.rsqrt(norm.running_var + norm.eps)
@@ -98,10 +102,5 @@ def _fold(layer: nn.Module, norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
         scale = scale * norm.weight
     mean = norm.running_mean
     # mypy: torch types what a module holds as a tensor or a module.
-    offset = (mean.neg() if layer.bias is None else layer.bias - mean) * scale  # type: ignore[operator]
-    if norm.bias is not None:
-        offset = offset + norm.bias
-    weight: Tensor = layer.weight  # type: ignore[assignment]  # conv or linear
-    weight.mul_(per_channel(scale, weight))
-    layer.register_parameter("bias", nn.Parameter(offset))
-    return scale
+    bias = (mean.neg() if layer.bias is None else layer.bias - mean) * scale  # type: ignore[operator]
+    return scale, bias if norm.bias is None else bias + norm.bias

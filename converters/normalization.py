@@ -160,7 +160,7 @@ def measure_scales(
     sites: Sequence[Site],
     images: Tensor,
     normalization: Normalization,
-    folds: Collection[str] = (),
+    normed: Collection[str] = (),
 ) -> dict[str, Scale]:
     """The scale of every layer by name, from one pass over all images (two for a percentile).
 
@@ -169,7 +169,7 @@ def measure_scales(
         sites: its spiking layers in graph order.
         images: (N, C, H, W) in the range that the network takes.
         normalization: how lambda is chosen and carried on.
-        folds: names of the layers with a BatchNorm folded into them.
+        normed: names of the layers with a BatchNorm folded into them.
 
     Raises:
         ConversionError: if the images do not fit the network, an activation is not finite, or a
@@ -182,7 +182,7 @@ def measure_scales(
             "the legacy normalisation is for networks without branches that are added: it divides "
             "by another factor at every depth; use Diehl or a percentile"
         )
-    meters, metered = _insert_meters(network, sites, folds)
+    meters, metered = _insert_meters(network, sites, normed)
     _run(metered, images)
     for site, meter in zip(sites, meters, strict=True):
         if not torch.isfinite(meter.largest):
@@ -216,7 +216,7 @@ def _is_linear(network: fx.GraphModule, name: str | None) -> bool:
 
 
 def _insert_meters(
-    network: fx.GraphModule, sites: Sequence[Site], folds: Collection[str]
+    network: fx.GraphModule, sites: Sequence[Site], normed: Collection[str]
 ) -> tuple[list[_Meter], fx.GraphModule]:
     """A copy of the graph that ends at the last layer needed, with a meter at each activation."""
     graph = fx.Graph()
@@ -225,7 +225,7 @@ def _insert_meters(
     metered = network_of(network, graph)
     meters, ends = [], []
     for index, site in enumerate(sites):
-        folded = any(b.synapse in folds and _is_linear(network, b.synapse) for b in site.branches)
+        folded = any(b.synapse in normed and _is_linear(network, b.synapse) for b in site.branches)
         meter, activation = _Meter(flat=folded), copied[site.activation]
         name = f"_srcsnn_meter_{index}"
         metered.add_submodule(name, meter)

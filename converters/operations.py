@@ -47,7 +47,7 @@ class Kind(Enum):
 
     INPUT = auto()  # the images
     CONSTANT = auto()  # depends on no image: a number, a buffer, a size
-    AFFINE = auto()  # a normalisation: of the images by constants, a BatchNorm of activations
+    AFFINE = auto()  # of the images by constants; a BatchNorm of activations, a number on them
     SYNAPSE = auto()  # weights: pre spikes to current
     RELU = auto()  # becomes neurons
     PASS = auto()  # commutes with ReLU, spikes stay spikes: reshape, max-pool, identity
@@ -100,12 +100,13 @@ _METHODS: dict[str, Kind] = {
 }
 _SIZES = ("size", "dim")
 _ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
-_ARITHMETIC = _ADDITIONS | {
-    operator.sub, operator.mul, operator.truediv, operator.neg,
-    torch.sub, torch.mul, torch.div, torch.neg, "sub", "mul", "div", "neg",
+_PRODUCTS = {operator.mul, torch.mul, torch.multiply, "mul", "multiply"}
+_DIVISIONS = {
+    operator.truediv, torch.div, torch.divide, torch.true_divide, "div", "divide", "true_divide",
 }  # fmt: skip
-_PRODUCTS = {operator.mul, torch.mul, "mul"}
-_DIVISIONS = {operator.truediv, torch.div, "div"}
+_NEGATIONS = {operator.neg, torch.neg, torch.negative, "neg", "negative"}
+_SUBTRACTIONS = {operator.sub, torch.sub, torch.subtract, "sub", "subtract"}
+_ARITHMETIC = _ADDITIONS | _SUBTRACTIONS | _PRODUCTS | _DIVISIONS | _NEGATIONS
 _CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d,
                  F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}  # fmt: skip
 _DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout}
@@ -234,7 +235,11 @@ def is_identity(network: fx.GraphModule, node: fx.Node) -> bool:
 
 def factor_on(network: fx.GraphModule, node: fx.Node) -> float | None:
     """The number that this multiplies its only other operand by; None if it does anything else."""
-    if node.target not in _PRODUCTS | _DIVISIONS or node.kwargs or len(node.args) != 2:
+    if node.op == "call_module" or node.kwargs:
+        return None
+    if node.target in _NEGATIONS:
+        return -1.0
+    if node.target not in _PRODUCTS | _DIVISIONS or len(node.args) != 2:
         return None
     divides = node.target in _DIVISIONS
     numbers = [_number(network, each) for each in node.args]
@@ -251,11 +256,11 @@ def _number(network: fx.GraphModule, value: object) -> float | None:
     if not isinstance(value, fx.Node) or value.op != "get_attr":
         return None
     found = attrgetter(str(value.target))(network)
-    return float(found) if isinstance(found, torch.Tensor) and found.numel() == 1 else None
+    return float(found.detach()) if isinstance(found, torch.Tensor) and found.numel() == 1 else None
 
 
 def operands(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> list[fx.Node]:
-    """The arguments of an addition that depend on the images; one twice for `x + x`."""
+    """The arguments that depend on the images; one twice for `x + x`."""
     values = (*node.args, *node.kwargs.values())
     return [v for v in values if isinstance(v, fx.Node) and kinds[v] is not Kind.CONSTANT]
 
@@ -275,15 +280,18 @@ def _arithmetic_kind(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
 
 
 def _multiplies(node: fx.Node, values: fx.Node) -> bool:
-    """Whether this multiplies these values by a constant, or divides them by it."""
+    """Whether this multiplies these values by numbers that are there, or divides them by such."""
+    if node.kwargs or any(each.op != "get_attr" for each in node.all_input_nodes if each != values):
+        return False  # by a size, which may be the batch's
     divides = node.target in _DIVISIONS and node.args[:1] == (values,)
-    return (divides or node.target in _PRODUCTS) and not node.kwargs
+    return divides or node.target in _PRODUCTS | _NEGATIONS
 
 
 def _is_rectified(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
     """Whether all of these values come from ReLUs, so that spikes stand for them."""
-    while kinds[node] in (Kind.PASS, Kind.AVERAGE):
-        (node,) = operands(node, kinds)
+    if kinds[node] in (Kind.PASS, Kind.AVERAGE, Kind.AFFINE, Kind.JOIN):
+        below = [each for each in node.all_input_nodes if kinds[each] is not Kind.CONSTANT]
+        return all(_is_rectified(each, kinds) for each in below)
     return kinds[node] is Kind.RELU
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import fx, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from converters.operations import SYNAPSES, describe, is_convolution, is_linear
+from converters.operations import SYNAPSES, describe, factor_on, is_convolution, is_linear
 
 __all__ = ["refusal", "shared_weights", "strange_layer"]
 
@@ -36,6 +36,11 @@ def refusal(network: fx.GraphModule, node: fx.Node) -> str:
         names = ", ".join(str(each.target) for each in arguments if each in given)
         return (
             f"{what}: takes {names}, an argument of forward beside the images; make it a constant"
+        )
+    if factor_on(network, node) is not None:
+        return (
+            f"{what}: a number must be on a layer's output or on what is behind a ReLU; multiply "
+            "the branches of a sum each"
         )
     if len([below for below in node.all_input_nodes if below.op != "get_attr"]) > 1:
         return f"{what}: joins branches by other means than a sum or a concatenation"

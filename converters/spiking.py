@@ -164,7 +164,7 @@ class Unit:
         synapse: its weights and alpha.
         layer: what they drive.
         sleeps: whether sleep changes its weights.
-        fold: the factor (out,) of a BatchNorm that is in the weights; None without one.
+        fold: the factor (out,) of a BatchNorm or a number that is in the weights; None without one.
     """
 
     name: str

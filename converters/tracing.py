@@ -61,15 +61,20 @@ def trace(model: nn.Module) -> fx.GraphModule:
             "cannot be: torch.fx.symbolic_trace(model, concrete_args={...})"
         ) from error
     for node in graph.nodes:
+        if node.op not in ("call_function", "call_method"):
+            continue
         # What it changes in place may be the caller's images, or spikes that others look at.
         if node.users and node.target in _IN_PLACE:
             node.target = _IN_PLACE[node.target]
         if node.target in _ADDING and 0 in node.args[:2]:  # where Python's `sum` begins
             node.replace_all_uses_with(next(arg for arg in node.args if isinstance(arg, fx.Node)))
             graph.erase_node(node)
-        elif node.target in ("add", torch.add) and "alpha" in node.kwargs and len(node.args) == 2:
+        elif node.target in ("add", torch.add) and node.kwargs.keys() == {"alpha"}:
             with graph.inserting_before(node):
-                weighted = graph.call_function(operator.mul, (node.args[1], node.kwargs["alpha"]))
+                weighted = graph.create_node(
+                    "call_function", operator.mul, (node.args[1], node.kwargs["alpha"]),
+                    name=f"{node.name}_alpha",
+                )  # fmt: skip
             node.args, node.kwargs = (node.args[0], weighted), {}
         elif node.target in ("squeeze", torch.squeeze) and len(node.args) == 1 and not node.kwargs:
             node.op, node.target = "call_function", squeezed

@@ -51,13 +51,13 @@ class _Settings(BaseModel):
 
     if not TYPE_CHECKING:  # it would hide from type checkers what settings there are
 
-        def __init__(self, **settings: object) -> None:
+        def __init__(self, /, **settings: object) -> None:
             try:
                 super().__init__(**settings)
             except ValidationError as error:
                 raise ConfigError(f"{type(self).__name__}: {_faults(type(self), error)}") from error
 
-    def with_changes(self, **changes: object) -> Self:
+    def with_changes(self, /, **changes: object) -> Self:
         """A copy with some settings changed, checked again.
 
         Raises:
@@ -274,12 +274,10 @@ def _one_each(name: str, value: float | Sequence[float], layers: Sequence[str]) 
 
 def _validate(kind: type[S], settings: dict[str, object], source: str) -> S:
     try:
-        return kind(**settings)
+        return kind(**{str(name): value for name, value in settings.items()})
     except ConfigError as error:
-        cause = error.__cause__
-        if not isinstance(cause, ValidationError):
-            raise
-        raise ConfigError(f"{source}: {_faults(kind, cause)}") from error
+        faults = str(error).removeprefix(f"{kind.__name__}: ")
+        raise ConfigError(f"{source}: {faults}") from error.__cause__
 
 
 def _faults(kind: type[_Settings], error: ValidationError) -> str:

@@ -18,7 +18,7 @@ from srcsnn.errors import ConfigError, RasterError, SleepError
 from srcsnn.files import check_target
 from srcsnn.night import INPUT, run
 from srcsnn.plasticity import Rule
-from srcsnn.preparation import check_rules, check_source, prepare, replay_for
+from srcsnn.preparation import check_rules, prepare, replay_for
 from srcsnn.rasters import (
     HDF5Recorder,
     LayerKind,
@@ -104,6 +104,8 @@ def sleep(
     settings, settled = load_settings(config), None
     if raster is not None:  # before work that takes long
         check_target(raster, overwrite=overwrite, error=RasterError)
+    if rule is not None:
+        check_rules(rule)
     if raster is not None or recorder is not None:
         _check_names(spiking_layers(model, settings.layers), record)
     if isinstance(settings, AutoConfig):
@@ -117,12 +119,8 @@ def sleep(
     snn = prepare(model, images, settings, neuron=neuron, scales=scales)
     if rule is None:
         rule = settings.make_rules([unit.name for unit in snn.sleeping])
-    else:
-        check_rules(rule)
     if replay is None:
         replay = replay_for(snn, settings, images.mean(0))
-    else:
-        check_source(replay, snn, tuple(images.shape[1:]))
     notes = {"config": settings.model_dump(), "seed": seed} | dict(provenance or {})
     counter = SpikeCounter()
     file = None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from converters import SpikingNetwork
+from srcsnn.errors import ConformanceError
 from srcsnn.memory import keep_freed
 from srcsnn.plasticity import Rule, plastic
 from srcsnn.replay import Replay
@@ -43,6 +44,9 @@ def run(
 
     Returns:
         The number of steps done.
+
+    Raises:
+        ConformanceError: if the replay's first spikes are not what the network takes.
     """
     spikes: dict[str, Tensor] = {}
     done = 0
@@ -51,7 +55,10 @@ def run(
     with plastic(snn, rule), snn.observed(spikes.__setitem__):
         for step in range(steps):
             spikes[INPUT] = replay(step, generator)
-            snn(spikes[INPUT])
+            if step == 0:
+                _first_step(snn, spikes[INPUT])
+            else:
+                snn(spikes[INPUT])
             for observer in observers:
                 for name, fired in spikes.items():
                     observer(name, fired)
@@ -62,3 +69,23 @@ def run(
                 break
     snn.reset()
     return done
+
+
+def _first_step(snn: SpikingNetwork, spikes: Tensor) -> None:
+    """A step that looks at what came from the replay, which may be somebody's own."""
+    weight = snn.units[0].synapse.weight
+    if not isinstance(spikes, Tensor):
+        raise ConformanceError(f"replay: gives a {type(spikes).__name__}, not a tensor of spikes")
+    if (spikes.dtype, spikes.device) != (weight.dtype, weight.device):
+        raise ConformanceError(
+            f"replay: spikes are {spikes.dtype} on {spikes.device}, the network is {weight.dtype} "
+            f"on {weight.device}"
+        )
+    if not ((spikes == 0) | (spikes == 1)).all():
+        raise ConformanceError("replay: spikes must be 0 or 1")
+    try:
+        snn(spikes)
+    except RuntimeError as error:
+        raise ConformanceError(
+            f"replay: the network does not take spikes of shape {tuple(spikes.shape)}: {error}"
+        ) from error

@@ -181,7 +181,7 @@ class _Writer:
             raise ConversionError(f"{_label(node)}: NIR has no node for {_called(operation)}")
         elif not of_spikes or not self._values.is_tensor(node):
             return  # arithmetic of images alone, which what is behind it takes as a whole; a size
-        elif operation is torch.add:
+        elif operation is torch.add and len(below) == 2:
             self._signals[node] = _Signal(tuple(n for e in below for n in self._signal(e).names))
         elif (factor := factor_on(self._graph, node)) is not None:
             (drive,) = (each for each in below if each.op != "get_attr")
@@ -190,7 +190,7 @@ class _Writer:
             self._signals[node] = self._normalized(node, module)
         elif operation is torch.zeros_like:  # no spikes, where biases are off
             self._signals[node] = self._scaled(node, below[0], 0.0)
-        elif operation is torch.sub:
+        elif operation is torch.sub and len(below) == 2:
             minus = self._scaled(node, below[1], -1.0)
             self._signals[node] = _Signal((*self._signal(below[0]).names, *minus.names))
         else:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -15,13 +14,12 @@ from srcsnn.errors import ConfigError, ConformanceError, SleepError, SrcsnnError
 from srcsnn.neurons import LIF, NEURONS
 from srcsnn.plasticity import Rule
 from srcsnn.plugins import resolve
-from srcsnn.replay import PoissonMean, Replay
-from srcsnn.testing import check_neuron, check_replay
+from srcsnn.replay import PoissonMean
+from srcsnn.testing import check_neuron
 from srcsnn.testing.verdict import judging
 
 __all__ = [
-    "check_before", "check_neurons", "check_rules", "check_source", "neuron_maker", "prepare",
-    "replay_for",
+    "check_before", "check_neurons", "check_rules", "neuron_maker", "prepare", "replay_for",
 ]  # fmt: skip
 
 
@@ -137,22 +135,6 @@ def check_rules(rule: Rule | Sequence[Rule]) -> None:
     for each in rule if isinstance(rule, Sequence) else [rule]:
         with judging(each, "learning rule", "init", "update"):
             pass
-
-
-def check_source(replay: Replay, snn: SpikingNetwork, image: tuple[int, ...]) -> None:
-    """Raises ConformanceError unless this gives spikes that the network takes."""
-    check_replay(replay)
-    spikes, weight = replay(0, torch.Generator()), snn.units[0].synapse.weight
-    if tuple(spikes.shape[1:]) != image:
-        raise ConformanceError(
-            f"replay: spikes have shape {tuple(spikes.shape)}, the images (N, "
-            f"{', '.join(map(str, image))})"
-        )
-    if (spikes.dtype, spikes.device) != (weight.dtype, weight.device):
-        raise ConformanceError(
-            f"replay: spikes are {spikes.dtype} on {spikes.device}, the network is {weight.dtype} "
-            f"on {weight.device}"
-        )
 
 
 def check_neurons(snn: SpikingNetwork, image: tuple[int, ...]) -> None:

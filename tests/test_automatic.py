@@ -141,6 +141,9 @@ def test_what_auto_cannot_know_is_refused(model, images):
         load_config("auto")
     with pytest.raises(ConfigError, match=r"AutoConfig: layers = 'convs': right would be .conv"):
         AutoConfig(layers="convs")
+    for odd in ("self", 1):
+        with pytest.raises(ConfigError, match=f"the settings: .*unknown setting '{odd}'"):
+            load_config({odd: 1})
     with pytest.raises(ConfigError, match=r"unknown setting 'dosis' .did you mean 'dose'"):
         load_settings("auto").with_changes(dosis=1)
     with pytest.raises(ConfigError, match="neuron 'math:pi' is a float; right would be a class"):

@@ -128,12 +128,12 @@ class Scaled(nn.Module):
     def __init__(self):
         super().__init__()
         self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-        self.scale = nn.Parameter(torch.tensor(0.7))
+        self.c, self.scale = nn.Conv2d(4, 3, 1), nn.Parameter(torch.tensor(0.7))
 
     def forward(self, x):
         x = F.relu(self.a(x))
         x = F.relu(torch.add(x / 2, self.b(x), alpha=0.5))
-        return F.relu(self.scale * x + F.avg_pool2d(x, 3, 1, 1) * 2)
+        return F.relu(self.c(F.relu(self.scale * x + F.avg_pool2d(x, 3, 1, 1) * 2)))
 
 
 def batch_norm(channels):

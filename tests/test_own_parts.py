@@ -104,9 +104,10 @@ def test_a_sleep_names_the_layer_whose_change_is_none(give, message):
         ({"rule": [Traces(), 3]}, r"int is no learning rule yet:\n  it has no init"),
         ({"replay": lambda step, generator: torch.rand(1, 1, 28, 28)}, "must be 0 or 1"),
         (
-            {"replay": lambda step, generator: torch.zeros(1, 28, 28)},
-            r"the images \(N, 1, 28, 28\)",
+            {"replay": lambda step, generator: torch.zeros(1, 2, 28, 28)},
+            r"of shape \(1, 2, 28, 28\)",
         ),
+        ({"replay": lambda step, generator: 0.5}, "gives a float, not a tensor"),
         ({"replay": lambda step, generator: torch.zeros(1, 1, 28, 28).double()}, "float64 on cpu"),
     ],
 )

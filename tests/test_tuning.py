@@ -89,17 +89,22 @@ def test_it_measures_a_part_of_the_training_images_under_noise_of_its_own(digits
 
     real_evaluate = tryout.evaluate
     monkeypatch.setattr(tryout, "evaluate", evaluate)
+    monkeypatch.setattr(tryout, "FIT_IMAGES", 5)
     look(digits, trials=2)
-    assert len(seen) == 3  # the baseline and two candidates
+    assert len(seen) == 6  # the baseline and two candidates, each without and with distortions
     images, labels, seed = seen[0]
-    assert images.shape == (40, 1, 28, 28)
-    for other, others, noise in seen[1:]:
-        assert torch.equal(other, images)
-        assert torch.equal(others, labels)
-        assert noise == seed
+    assert images.shape == (55, 1, 28, 28)
+    for kind, count in ((0, 55), (1, 40)):
+        for other, others, noise in seen[kind::2]:
+            assert torch.equal(other, images[:count])
+            assert torch.equal(others, labels[:count])
+            assert noise == seed
     where = (digits[0][:, None] == images[None]).flatten(2).all(2).nonzero()
-    assert len(where) == 40  # each of them is a training image, with its own label
+    assert len(where) == 55  # each of them is a training image, with its own label
     assert torch.equal(digits[1][where[:, 0]], labels[where[:, 1]])
+    fitting = tryout._split(len(digits[0]), 40, seed=0)[2]
+    assert len(fitting) == 5
+    assert not set(fitting.tolist()) & set(where[:, 0].tolist())  # nor are heads fitted to any
     assert seed > 2**32  # seeds of trials, under which test images are measured, are small
 
 
@@ -189,18 +194,18 @@ def test_from_auto_its_few_numbers_are_searched_and_the_head_is_fitted(digits):
     auto = AutoConfig(steps=5, keep=0.99)
     space = space_of(auto, fit_head=True)
     found = search(
-        model, *digits, auto, trials=8, seed=0, distortions=[NOISE], validation=30, space=space,
+        model, *digits, auto, trials=9, seed=0, distortions=[NOISE], validation=30, space=space,
         clean_loss=1.0,
     )  # fmt: skip
-    assert found.candidates[0].fit_images == 0
-    assert [each.fit_images for each in found.candidates[:4]] == [0, 1000, 1000, 20_000]
+    fits = [each.fit_images for each in found.candidates[:8]]
+    assert fits == [0, 1000, 1000, 1000, 0, 0, 0, 20_000]
     assert all(each.fit_images == 0 or each.fit_images >= 64 for each in found.candidates)
     first, second, third = (np.divide(*each.config.dec) for each in found.candidates[:3])
     assert first / second == pytest.approx(30)  # more of the second dose is the last layer's
     assert third > 20 * first  # and of the third the first layer's
     assert found.candidates[2].config.inc[0] > 8 * found.candidates[2].config.dec[0]
-    assert len({candidate.config.max_rate_hz for candidate in found.candidates}) == 5  # 4 alike
-    for candidate in found.candidates[:4]:
+    assert len({candidate.config.max_rate_hz for candidate in found.candidates}) == 2  # 8 alike
+    for candidate in (*found.candidates[:2], *found.candidates[7:]):
         network = tuned(model, *digits, candidate, seed=0, validation=30)
         changed = not torch.equal(network.fc2.weight, model.fc2.weight)
         assert changed == (candidate.fit_images > 0)

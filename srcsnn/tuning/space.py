@@ -63,6 +63,7 @@ AUTO_SPACE: Mapping[str, Range] = {
     "dec_share": Range(0.0, 1.0, log=False),
     "gate": Range(1e-4, 1.0),
     "brightest": Range(0.05, 0.5),
+    "steps": Range(5, 300, whole=True),
 }
 """The few numbers of `AutoConfig`. A gate as wide as 1 is as good as none."""
 
@@ -91,7 +92,7 @@ def _most(start: SleepConfig | AutoConfig, name: str) -> float:
     """The largest value that settings allow, whatever the images."""
     if isinstance(start, SleepConfig) and name == "max_rate_hz":
         return 1 / (start.dt_s * start.rate_factor)  # a white pixel then spikes in every step
-    return {"rate": 0.95, "brightest": 1.0}.get(name, math.inf)
+    return {"rate": 0.95, "brightest": 1.0, "steps": 1000}.get(name, math.inf)
 
 
 def _widened(range_: Range, lowest: float, highest: float, most: float) -> Range:

@@ -446,3 +446,55 @@ def test_copies_are_freed_when_nobody_holds_them(monkeypatch):
         assert copies[-1]() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        lambda model, x: (2 * (model.a(x) + model.b(x))).relu(),
+        lambda model, x: model.b(F.max_pool2d(model.a(x), 3, 1, 1) * 2).relu(),
+        lambda model, x: torch.add(model.a(x), model.b(x).mean(1, True) + x, alpha=2).relu(),
+        lambda model, x: model.b(model.a(x).relu() / x.size(0)).relu(),
+    ],
+)
+def test_a_number_in_a_place_where_it_has_no_meaning_is_refused(scaled):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x):
+            return scaled(self, x)
+
+    with pytest.raises(ConversionError, match=r"a number must be on|other means than a sum"):
+        to_snn(Model(), torch.rand(4, 1, 6, 6), neuron=NEURON)
+
+
+def test_a_bias_that_another_layer_has_too_is_left_to_it():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3)
+            self.b.bias = self.a.bias
+
+        def forward(self, x):
+            return self.b((0.1 * self.a(x)).relu()).relu()
+
+    model = Tied()
+    snn = to_snn(model, torch.ones(1, 1, 6, 6), neuron=NEURON)
+    first, second = (unit.synapse.bias.item() * unit.largest for unit in snn.units)
+    assert first == pytest.approx(0.1 * model.a.bias.item())
+    assert second == pytest.approx(model.b.bias.item())
+
+
+def test_a_number_behind_a_linear_layer_of_several_axes_is_folded():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 5)
+
+        def forward(self, x):
+            return (0.5 * self.layer(x)).relu()
+
+    (unit,) = to_snn(Wide(), torch.rand(4, 1, 6, 6), neuron=NEURON, layers="all").units
+    assert torch.equal(unit.fold, torch.full((5,), 0.5))

@@ -165,17 +165,17 @@ class Scaled(nn.Module):
         self.stem, self.a, self.b = (nn.Conv2d(n, 3, 3, padding=1) for n in (1, 3, 3))
         self.c, self.norms = conv_norm(3, 3), nn.ModuleList(batch_norm(3) for _ in range(2))
         self.norms[1] = nn.BatchNorm2d(3, affine=False)
-        self.b2 = nn.Conv2d(3, 3, 2, stride=2)
+        self.b2, self.squeeze = nn.Conv2d(3, 3, 2, stride=2), nn.Conv2d(6, 3, 1)
         self.scale, self.half = nn.Parameter(torch.tensor(-0.7)), 0.5
 
     def forward(self, x):
         x = self.stem(x).relu()
-        x = (x + 0.3 * self.norms[0](self.a(x))).relu()
+        x = (x + 0.3 * (-2 * self.norms[0](self.a(x) * 0.5))).relu()
         x = torch.add(x, F.dropout(self.b(x), 0.5, self.training), alpha=self.half).relu()
         y = self.c(x)
         y *= self.scale
-        y = F.avg_pool2d((y + x / 2).relu(), 2) * 3 + self.norms[1](self.b2(x)) / 4
-        return y.relu()
+        y = F.avg_pool2d(torch.cat([(y + x / 2).relu(), 2 * x], 1) * 0.7, 2) * 3
+        return (self.squeeze(y) + self.norms[1](self.b2(x)) / 4).relu()
 
 
 def volume():
