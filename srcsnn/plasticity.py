@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,11 @@ __all__ = ["IncDec", "Oja", "PairSTDP", "Rule", "plastic"]
 
 
 class Rule(Protocol):
-    """How a weight changes after each step, from its own pre and post spikes. Pure."""
+    """How a weight changes after each step, from its own pre and post spikes. Pure.
+
+    A rule with an attribute `in_parts = True` may be asked for some outputs of a large layer after
+    the others, each part a synapse with a state of its own, which takes less memory.
+    """
 
     # A state is whatever the rule needs, traces for example; only the rule looks inside.
     def init(self, synapse: Synapse) -> Any:  # noqa: ANN401  # the rule's own kind of state
@@ -59,6 +63,8 @@ class IncDec:
         gate: above 0, in units of the CNN's weights; None for no gate.
     """
 
+    in_parts: ClassVar[bool] = True
+
     inc: float
     dec: float
     gate: float | None = None
@@ -99,6 +105,8 @@ class Oja:
     Args:
         rate: 0 or more, the share of the way that a post spike moves a weight.
     """
+
+    in_parts: ClassVar[bool] = True
 
     rate: float
 
@@ -197,8 +205,7 @@ def plastic(snn: SpikingNetwork, rule: Rule | Sequence[Rule]) -> Iterator[None]:
 def _hooks(unit: Unit, rule: Rule) -> tuple[Listener, Listener]:
     layer = unit.synapse.operator
     ours = type(rule).__module__.startswith("srcsnn.")
-    # Somebody else's rule may weigh the outputs of a layer against each other.
-    synapses = parts_of(layer) if ours else [synapse_of(layer)]
+    synapses = parts_of(layer) if getattr(rule, "in_parts", False) else [synapse_of(layer)]
     outputs = [len(synapse.weight) for synapse in synapses]
     axis = -1 if isinstance(layer, nn.Linear) else 1  # of the outputs, in post spikes
     states = [rule.init(synapse) for synapse in synapses]

@@ -154,7 +154,11 @@ def test_a_night_equals_algorithm_1_in_plain_loops(width):
         np.testing.assert_allclose(unit.synapse.weight.detach().numpy(), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("rule", [IncDec(1e-3, 4e-4, 0.01), Oja(1e-3), PairSTDP(1e-3, 5e-4)])
+class STDPInParts(PairSTDP):
+    in_parts = True
+
+
+@pytest.mark.parametrize("rule", [IncDec(1e-3, 4e-4, 0.01), Oja(1e-3), STDPInParts(1e-3, 5e-4)])
 def test_a_layer_that_learns_in_parts_learns_the_same(rule, monkeypatch):
     def network():
         torch.manual_seed(0)

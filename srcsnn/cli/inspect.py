@@ -7,6 +7,8 @@ import typer
 from srcsnn.cli.console import say, say_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from srcsnn.rasters import LayerSummary, Raster
 
 EXAMPLES = "Examples: srcsnn inspect run.h5 | srcsnn inspect before.h5 after.h5"
@@ -39,9 +41,7 @@ def inspect(
         paths = [path for path in (raster, other) if path is not None]
         files = [stack.enter_context(open_raster(path)) for path in paths]
         if at is None:
-            for name in layer or ():
-                if not any(name in opened for opened in files):
-                    files[0][name]  # says which there are
+            _check_layers(files, layer or ())
             found = {
                 str(opened.path): summarize(
                     opened, None if layer is None else [name for name in layer if name in opened]
@@ -59,6 +59,16 @@ def inspect(
         for opened in files:
             say(_headline(opened))
     _tell(found)
+
+
+def _check_layers(files: "list[Raster]", names: "Iterable[str]") -> None:
+    """Raises ConfigError for a name that no file has."""
+    from srcsnn.errors import ConfigError
+
+    for name in names:
+        if not any(name in opened for opened in files):
+            there = "; ".join(f"{opened.path} has {', '.join(opened)}" for opened in files)
+            raise ConfigError(f"no layer {name!r}; {there}")
 
 
 def _cut(raster: "Raster", at: int) -> tuple[slice, slice]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from srcsnn.errors import RasterError
 
-LONGEST = 10**8
+LONGEST = 10**7
 """Steps of an interval; the histogram has an entry for each length."""
 
 
@@ -57,7 +57,7 @@ class Intervals:
             shape: Of the layer.
 
         Raises:
-            RasterError: If an interval is longer than 10^8 steps.
+            RasterError: If an interval is longer than 10^7 steps.
         """
         neurons = int(np.prod(shape))
         histogram = np.zeros(1, np.int64)

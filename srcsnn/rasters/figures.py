@@ -214,9 +214,10 @@ def _channels_named(layer: LayerRaster, shown: int) -> str:
     """How many maps are shown, the busiest and the quietest of them by number."""
     if not shown:
         return f"{layer.neurons:,} of {layer.neurons:,} neurons shown"
-    order = np.argsort(-layer.rates().reshape(layer.shape[0], -1).sum(axis=1), kind="stable")
+    totals = layer.neuron_counts().reshape(layer.shape[0], -1).sum(axis=1)
+    order = np.argsort(-totals, kind="stable")
     note = f"{shown} of {layer.shape[0]} channels shown"
-    if not layer.population_counts().any():
+    if not totals.any():
         return f"{note}; no spikes"
     if len(order) < 2:
         return note

@@ -278,10 +278,10 @@ class LayerRaster:
         if not numbers.size:
             return
         when = self.steps
-        for part in self._parts(max(1, numbers.size), steps):
+        for part in self._parts(numbers.size, steps):
             block = self.spikes(part, channels, rows, cols).reshape(-1, numbers.size)
             # A spike is a byte of the block, and 32 on its way to be an event.
-            length = max(1, _EVENTS_AT_ONCE // max(1, numbers.size))
+            length = max(1, _EVENTS_AT_ONCE // numbers.size)
             for first in range(0, len(block), length):
                 row, column = np.nonzero(block[first : first + length])
                 yield Events(when[part][first : first + length][row], numbers[column])
@@ -306,7 +306,8 @@ class LayerRaster:
         """Intervals between consecutive spikes of the same neuron, in steps of the run.
 
         Raises:
-            RasterError: If only counts were recorded, or the file is damaged.
+            RasterError: If only counts were recorded, an interval is longer than 10^7 steps, or the
+                file is damaged.
         """
         return Intervals.of(self.event_blocks(), self.shape)
 

@@ -104,8 +104,8 @@ class RasterLayout:
             raise RasterError(f"two layers have the same name: {', '.join(twice)}")
         if self.steps_planned < 0:
             raise RasterError(f"steps_planned must not be negative, got {self.steps_planned}")
-        if not (self.dt_s > 0 and math.isfinite(self.dt_s)):
-            raise RasterError(f"dt_s must be a positive number of seconds, got {self.dt_s}")
+        if not 0 < self.dt_s <= 1e9:
+            raise RasterError(f"dt_s must be above 0 and at most 1e9 seconds, got {self.dt_s}")
 
     def selected(self, policy: RecordPolicy) -> tuple[LayerLayout, ...]:
         """The layers that the policy records, in network order."""

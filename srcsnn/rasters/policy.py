@@ -6,6 +6,9 @@ from fnmatch import fnmatchcase
 
 from srcsnn.errors import ConfigError
 
+LARGEST_EVERY = 10**9
+"""As many as a run may have steps."""
+
 
 @dataclass(frozen=True)
 class RecordPolicy:
@@ -32,8 +35,11 @@ class RecordPolicy:
         object.__setattr__(self, "layers", tuple(self.layers))
         if not self.layers:
             raise ConfigError("record layers is empty; ['*'] records every layer")
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise ConfigError(f"record every must be a whole number from 1 on, got {self.every!r}")
+        whole = isinstance(self.every, int) and not isinstance(self.every, bool)
+        if not whole or not 1 <= self.every <= LARGEST_EVERY:
+            raise ConfigError(
+                f"record every must be a whole number from 1 to 10^9, got {self.every!r}"
+            )
         if not isinstance(self.counts_only, bool):
             raise ConfigError(f"record counts_only must be true or false, got {self.counts_only!r}")
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from srcsnn.errors import ConfigError, RasterError
 from srcsnn.rasters.checks import Checked, damage_named, open_file
 from srcsnn.rasters.layer import LayerRaster
+from srcsnn.rasters.policy import LARGEST_EVERY
 
 
 def open_raster(path: str | os.PathLike[str]) -> "Raster":
@@ -70,7 +71,7 @@ class Raster(Mapping[str, LayerRaster]):
         self.status = checked.status()
         if self.status in ("", "recording"):
             self.status = "recording or killed"
-        if self.steps_valid * self.every >= 2**53:
+        if self.every > LARGEST_EVERY:
             checked.refuse(
                 f"damaged: one of {self.every} steps was recorded, more than any run has"
             )
@@ -95,6 +96,8 @@ class Raster(Mapping[str, LayerRaster]):
         """Step number in the run of each recorded step, (T,)."""
         if self._steps is None:
             return np.arange(self.steps_valid, dtype=np.int64)
+        if not self._file:
+            raise RasterError(f"{self.path}: is closed; read its steps before that")
         with damage_named(self.path):
             steps = np.asarray(self._steps[: self.steps_valid], np.int64)
         if (steps != self.every * np.arange(self.steps_valid)).any():

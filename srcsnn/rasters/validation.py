@@ -86,9 +86,9 @@ def _root(file: Any) -> Iterator[Violation]:
         yield Violation("/", f"superblock version {superblock}; it must be 0")
     if dtype_of(file, "format_version") != "<i8":
         yield Violation("/ attribute format_version", "must be two numbers, int64")
-    yield from attribute(file, "dt_s", "<f8", smallest=np.nextafter(0, 1))
+    yield from attribute(file, "dt_s", "<f8", smallest=np.nextafter(0, 1), largest=1e9)
     yield from attribute(file, "steps_planned", "<i8", smallest=0)
-    yield from attribute(file, "every", "<i8", smallest=1)
+    yield from attribute(file, "every", "<i8", smallest=1, largest=10**9)
     yield from attribute(file, "software", str)
     yield from _created(file)
     yield from small(file, "steps_valid", "<i8", (1,))

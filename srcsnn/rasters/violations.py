@@ -34,9 +34,13 @@ class Violation:
 
 
 def attribute(
-    item: Any, name: str, kind: str | type, smallest: float | None = None
+    item: Any,
+    name: str,
+    kind: str | type,
+    smallest: float | None = None,
+    largest: float = np.inf,
 ) -> Iterator[Violation]:
-    """A text if `kind` is `str`, else a number of that type, finite and not below the smallest."""
+    """A text if `kind` is `str`, else a number of that type, finite and within the bounds."""
     where = f"{item.name} attribute {name}"
     value = item.attrs.get(name)
     if kind is str:
@@ -51,6 +55,8 @@ def attribute(
     elif smallest is not None and number < smallest:
         above = "above 0" if 0 < smallest < 1 else f"{smallest} or more"
         yield Violation(where, f"is {number}; it must be {above}")
+    elif number > largest:
+        yield Violation(where, f"is {number}; it must be at most {largest:g}")
 
 
 def dtype_of(item: Any, name: str) -> str | None:

@@ -74,8 +74,12 @@ def test_inspect_compares_before_and_after_a_step(rasters, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["first.h5", "--layer", "c"], 2, "no layer 'c'; there are a, b"),
-        (["first.h5", "second.h5", "--layer", "c"], 2, "no layer 'c'; there are a, b"),
+        (["first.h5", "--layer", "c"], 2, "no layer 'c'; first.h5 has a, b"),
+        (
+            ["first.h5", "second.h5", "--layer", "c"],
+            2,
+            "no layer 'c'; first.h5 has a, b; second.h5 has a",
+        ),
         (["first.h5", "second.h5", "--at", "3"], 2, "give it one file"),
         (["first.h5", "first.h5"], 2, "--at compares its parts"),
         (["first.h5", "./first.h5"], 2, "--at compares its parts"),
@@ -329,5 +333,5 @@ def test_names_cannot_move_the_cursor(tmp_path, capsys):
     told, complained = capsys.readouterr()
     assert "r\ufffd\ufffd[2J.h5: complete" in told
     assert " co\ufffd[2Jnv " in told
-    assert "there are co\ufffd[2Jnv" in complained
+    assert ".h5 has co\ufffd[2Jnv" in complained
     assert "\x1b[2J" not in told + complained

@@ -127,6 +127,11 @@ def test_what_is_not_there_is_named(tmp_path, draw, record):
         layer = raster["fc"]
     with pytest.raises(RasterError, match=r"is closed; read layer fc before that"):
         layer.spikes()
+    record(tmp_path / "thin.h5", draw(10), policy=RecordPolicy(every=2))
+    with open_raster(tmp_path / "thin.h5") as raster:
+        layer = raster["fc"]
+    with pytest.raises(RasterError, match=r"is closed; read its steps before that"):
+        layer.events()
 
 
 def test_every_hundredth_step_takes_the_memory_of_a_hundredth(tmp_path):

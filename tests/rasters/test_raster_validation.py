@@ -116,6 +116,8 @@ BREAKS = {
     "shape": (break_attribute(X, "shape", [5, 9.0]), "shape: must be int64"),
     "wide": (break_attribute(X, "shape", [5, 9, 12]), "has rows [5, 13]; they must be"),
     "dt": (break_attribute("/", "dt_s", 0.0), "dt_s: is 0.0; it must be above 0"),
+    "slow": (break_attribute("/", "dt_s", 1e10), "is 10000000000.0; it must be at most 1e+09"),
+    "rare": (break_attribute("/", "every", 10**10), "every: is 10000000000; it must be at most"),
     "version": (break_attribute("/", "format_version", np.int32([1, 0])), "numbers, int64"),
     "big-endian": (break_attribute("/", "every", np.asarray(1, ">i8")), "must be a number, int64"),
     "NaN": (replace("provenance/config", data='{"a": NaN}'), "NaN is no number"),

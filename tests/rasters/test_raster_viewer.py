@@ -371,7 +371,7 @@ def test_served_spikes_are_those_of_the_file(tmp_path, draw, record, browse):
         assert state["spikes"] == spikes["x"].reshape(3000, -1)[700:702, 30:90].sum()
         driver.execute_script("state.layer.blocks.clear()")
     driver.execute_script("draw()")  # the server has gone
-    until(lambda: "is the server still there?" in driver.find_element("id", "window").text)
+    until(lambda: "srcsnn view has ended" in driver.find_element("id", "window").text)
     assert "ERR_CONNECTION_REFUSED" in driver.get_log("browser")[0]["message"]
 
 

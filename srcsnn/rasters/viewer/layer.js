@@ -82,7 +82,9 @@ class Layer {
   async #fetch(firsts) {
     for (const first of firsts) {
       if (this.blocks.has(first)) continue;
-      const answer = await fetch(`/bits?layer=${this.index}&first=${first}`);
+      const answer = await fetch(`/bits?layer=${this.index}&first=${first}`).catch(() => {
+        throw new Error("srcsnn view has ended, or cannot be reached");
+      });
       if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
       this.blocks.set(first, new Uint32Array(await answer.arrayBuffer()));
       this.#forget(first);

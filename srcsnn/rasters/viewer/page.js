@@ -79,7 +79,7 @@ function draw() {
   if (missing.length && layer.canAskFor(missing)) {
     at("window").textContent = "Reading the file ...";
     layer.ask(missing).then(draw, (error) => {
-      at("window").textContent = `These spikes could not be read (${error.message}); is the server still there?`;
+      if (layer === state.layer) at("window").textContent = `These spikes could not be read: ${error.message}`;
     });
     return;
   }
