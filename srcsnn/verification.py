@@ -44,7 +44,7 @@ class Verification:
 
     Attributes:
         difference: largest difference between the CNN's outputs and those of the copy with its
-            BatchNorms folded in, over the CNN's largest output.
+            BatchNorms and numbers folded in, over the CNN's largest output.
         layers: in network order.
         images: how many were shown.
         steps: for how many time steps each.
