@@ -130,25 +130,35 @@ class Tryout:
         From auto, a dose that keeps classes; most of it in the last layer, and the head fitted to
         few images, as what sleeps well is often of that kind; two that are nearly all in the first
         layer, whose weights hardly ever fall; three of short nights, in which negative weights
-        rise; and the first dose, with a head fitted to many.
+        rise, around a dose that keeps most classes; and the first, with a head fitted to many.
         """
         start = self.start
         if not isinstance(start, AutoConfig):
             return replace(self, firsts=(parameters(start, self.space),))
-        settled = settle(self.model, self.images, start, seed=self.seed, scales=self.scales)
-        start = start.with_changes(keep=0, dose=settled.dose)
+        brief = start.with_changes(
+            rate=0.02, dose=0.08, dec_share=0.25, gate=0.004, steps=30, keep=0.95, keep_shifted=0.9
+        )
+        start, brief = self._bearable(start), self._bearable(brief)
         late = start.with_changes(tilt=30)
         early = start.with_changes(tilt=0.01, dec_share=0.1, gate="off")
-        brief = start.with_changes(rate=0.02, dec_share=0.25, gate=0.004, steps=30)
         settings = [start, late]
         settings += [early.with_changes(dose=dose) for dose in (0.045, 0.015)]
-        settings += [brief.with_changes(dose=dose) for dose in (0.04, 0.02, 0.01)]
-        firsts = [parameters(each, self.space) for each in settings]
-        if FIT in self.space:
+        settings += [brief.with_changes(dose=factor * brief.dose) for factor in (2, 1, 0.5)]
+        space = dict(self.space)
+        if "dose" in space:  # a network that bears little is searched where it bears it
+            lowest = min(each.dose for each in settings)
+            space["dose"] = replace(space["dose"], low=min(space["dose"].low, lowest))
+        firsts = [parameters(each, space) for each in settings]
+        if FIT in space:
             for first in firsts[1:4]:
                 first[FIT] = 1000
             firsts.append(firsts[0] | {FIT: 20_000})
-        return replace(self, start=start, firsts=tuple(firsts))
+        return replace(self, start=start, space=space, firsts=tuple(firsts))
+
+    def _bearable(self, auto: AutoConfig) -> AutoConfig:
+        """With the dose at which classes are kept, and no more asked of them."""
+        found = settle(self.model, self.images, auto, seed=self.seed, scales=self.scales)
+        return auto.with_changes(keep=0, dose=found.dose)
 
     def identity(self) -> dict[str, str]:
         """What a study is of; one of anything else must not go on with this."""
