@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 __all__ = ["ConvSynapse", "LinearSynapse", "Synapse", "parts_of", "synapse_of"]
 
-_PART = 2**18
+_PART = 2**20
 """Weights whose change is computed at once: little memory, and enough of them to be fast."""
 
 
