@@ -1,6 +1,7 @@
 """The page in a real browser: Debian's Chromium, driven by Selenium."""
 
 import csv
+import errno
 import http.client
 import io
 import json
@@ -13,13 +14,14 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 
 import h5py
 import numpy as np
 import pytest
 
 from srcsnn.rasters import HDF5Recorder, LayerLayout, RasterLayout, RecordPolicy, open_raster
-from srcsnn.rasters.viewer import write_page
+from srcsnn.rasters.viewer import server, write_page
 
 webdriver = pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -401,6 +403,23 @@ def test_the_server_answers_only_what_this_machine_asks_for(tmp_path, draw, reco
             connection.request("GET", "/")
             assert connection.getresponse().status == 200
             connection.close()
+
+
+def test_only_what_is_wrong_with_the_server_itself_is_told(capsys):
+    here, there = socket.socketpair()
+    with here, there, server._Server(("127.0.0.1", 0), BaseHTTPRequestHandler) as serving:
+
+        def told(error):
+            try:
+                raise error
+            except type(error):
+                serving.handle_error(here, ("127.0.0.1", 1))
+            return capsys.readouterr().err
+
+        assert told(ConnectionResetError()) == ""
+        assert "ZeroDivisionError" in told(ZeroDivisionError())
+        here.close()  # as Ctrl-C does while its thread begins
+        assert told(OSError(errno.EBADF, "Bad file descriptor")) == ""
 
 
 def test_ten_million_spikes_open_and_move_at_once(tmp_path, chromium, browse, page):

@@ -6,6 +6,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from srcsnn.errors import RasterError
@@ -16,10 +17,14 @@ _LOOPBACK = "127.0.0.1"
 
 
 class _Server(ThreadingHTTPServer):
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Says nothing of connections that the other side has cut: it does not want the answer."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]  # a socket
+    # `Any`: a socket, which the base class types as one or as a pair with bytes.
+    def handle_error(self, request: Any, client_address: object) -> None:  # noqa: ANN401
+        """Says nothing of connections that are gone: nobody wants the answer.
+
+        The other side has cut them, or Ctrl-C has closed them while their thread began.
+        """
+        if not isinstance(sys.exception(), ConnectionError) and request.fileno() >= 0:
+            super().handle_error(request, client_address)
 
 
 def serve(
