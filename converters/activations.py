@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import fx
 
-from converters.operations import Kind, describe
+from converters.kinds import Kind
+from converters.operations import describe
 from converters.refusals import refusal
 
 __all__ = ["find_activation", "varying_users"]

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, fx
 
+from converters.kinds import Kind, operands
 from converters.normalization import Scale
-from converters.operations import Kind, operands
 from converters.sites import Branch, Plan, Site
 from converters.spiking import Layer, Neuron, Neurons, SpikingNetwork, Synapse, Unit
 from converters.tracing import network_of

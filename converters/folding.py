@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from converters.operations import Kind, classify, factor_on, is_identity, operands
+from converters.arithmetic import factor_on
+from converters.kinds import Kind, operands
+from converters.operations import classify, is_identity
 
 __all__ = ["Folds", "fold", "per_channel"]
 

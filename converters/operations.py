@@ -3,28 +3,26 @@
 import math
 import operator
 from collections.abc import Mapping
-from enum import Enum, auto
-from operator import attrgetter
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from converters.arithmetic import ARITHMETIC, arithmetic_kind
+from converters.kinds import Kind
+
 __all__ = [
     "SUPPORTED",
     "SYNAPSES",
-    "Kind",
     "cap",
     "classify",
     "describe",
-    "factor_on",
     "is_convolution",
     "is_identity",
     "is_in_place",
     "is_linear",
     "is_normalization",
-    "operands",
     "squeezed",
 ]
 
@@ -40,22 +38,6 @@ SUPPORTED = (
 def squeezed(values: torch.Tensor) -> torch.Tensor:
     """Of (B, ...) without axes of size 1, but B: `squeeze` when images are shown one at a time."""
     return values.reshape(len(values), *(size for size in values.shape[1:] if size != 1))
-
-
-class Kind(Enum):
-    """The part an operation plays once its input is spikes."""
-
-    INPUT = auto()  # the images
-    CONSTANT = auto()  # depends on no image: a number, a buffer, a size
-    AFFINE = auto()  # of the images by constants; a BatchNorm of activations, a number on them
-    SYNAPSE = auto()  # weights: pre spikes to current
-    RELU = auto()  # becomes neurons
-    PASS = auto()  # commutes with ReLU, spikes stay spikes: reshape, max-pool, identity
-    AVERAGE = auto()  # spikes become shares of spikes, does not commute with ReLU
-    JOIN = auto()  # puts branches beside each other, commutes with ReLU
-    SUM = auto()  # adds branches: neurons stand behind it
-    OUTPUT = auto()
-    UNSUPPORTED = auto()
 
 
 _IDENTITIES = (
@@ -99,14 +81,6 @@ _METHODS: dict[str, Kind] = {
     "mean": Kind.AVERAGE,
 }
 _SIZES = ("size", "dim")
-_ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
-_PRODUCTS = {operator.mul, torch.mul, torch.multiply, "mul", "multiply"}
-_DIVISIONS = {
-    operator.truediv, torch.div, torch.divide, torch.true_divide, "div", "divide", "true_divide",
-}  # fmt: skip
-_NEGATIONS = {operator.neg, torch.neg, torch.negative, "neg", "negative"}
-_SUBTRACTIONS = {operator.sub, torch.sub, torch.subtract, "sub", "subtract"}
-_ARITHMETIC = _ADDITIONS | _SUBTRACTIONS | _PRODUCTS | _DIVISIONS | _NEGATIONS
 _CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d,
                  F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}  # fmt: skip
 _DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout}
@@ -144,8 +118,8 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         return Kind.CONSTANT
     if node.op == "call_module":
         kind = _module_kind(network.get_submodule(str(node.target)))
-    elif node.target in _ARITHMETIC:
-        return _arithmetic_kind(node, kinds)
+    elif node.target in ARITHMETIC:
+        return arithmetic_kind(node, kinds)
     elif node.op == "call_method":
         kind = _METHODS.get(str(node.target), Kind.UNSUPPORTED)
     elif node.target in _DROPOUTS and _always_drops(node):
@@ -231,75 +205,6 @@ def is_identity(network: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return type(network.get_submodule(str(node.target))) in _IDENTITIES
     return node.target in (*_DROPOUTS, "contiguous")
-
-
-def factor_on(network: fx.GraphModule, node: fx.Node) -> float | None:
-    """The number that this multiplies its only other operand by; None if it does anything else."""
-    if node.op == "call_module" or node.kwargs:
-        return None
-    if node.target in _NEGATIONS:
-        return -1.0
-    if node.target not in _PRODUCTS | _DIVISIONS or len(node.args) != 2:
-        return None
-    divides = node.target in _DIVISIONS
-    numbers = [_number(network, each) for each in node.args]
-    given = [each for each in numbers if each is not None]
-    if len(given) != 1 or (divides and (numbers[1] is None or numbers[1] == 0)):
-        return None
-    return 1 / given[0] if divides else given[0]
-
-
-def _number(network: fx.GraphModule, value: object) -> float | None:
-    """A number, or a tensor of the network's that holds a single one."""
-    if isinstance(value, int | float):
-        return float(value)
-    if not isinstance(value, fx.Node) or value.op != "get_attr":
-        return None
-    found = attrgetter(str(value.target))(network)
-    return float(found.detach()) if isinstance(found, torch.Tensor) and found.numel() == 1 else None
-
-
-def operands(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> list[fx.Node]:
-    """The arguments that depend on the images; one twice for `x + x`."""
-    values = (*node.args, *node.kwargs.values())
-    return [v for v in values if isinstance(v, fx.Node) and kinds[v] is not Kind.CONSTANT]
-
-
-def _arithmetic_kind(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
-    varying = operands(node, kinds)
-    if len(varying) == 1 and kinds[varying[0]] in (Kind.INPUT, Kind.AFFINE):
-        divides_by_image = node.target in _DIVISIONS and node.args[:1] != (varying[0],)
-        return Kind.UNSUPPORTED if divides_by_image else Kind.AFFINE
-    if len(varying) == 1 and _is_rectified(varying[0], kinds) and _multiplies(node, varying[0]):
-        return Kind.AFFINE
-    weighted = "alpha" in node.kwargs or "out" in node.kwargs  # torch.add(a, b, alpha=2)
-    of_images = all(_is_of_images(below, kinds) for below in varying)
-    if node.target in _ADDITIONS and len(varying) == 2 and not of_images and not weighted:
-        return Kind.SUM
-    return Kind.UNSUPPORTED
-
-
-def _multiplies(node: fx.Node, values: fx.Node) -> bool:
-    """Whether this multiplies these values by numbers that are there, or divides them by such."""
-    if node.kwargs or any(each.op != "get_attr" for each in node.all_input_nodes if each != values):
-        return False  # by a size, which may be the batch's
-    divides = node.target in _DIVISIONS and node.args[:1] == (values,)
-    return divides or node.target in _PRODUCTS | _NEGATIONS
-
-
-def _is_rectified(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
-    """Whether all of these values come from ReLUs, so that spikes stand for them."""
-    if kinds[node] in (Kind.PASS, Kind.AVERAGE, Kind.AFFINE, Kind.JOIN):
-        below = [each for each in node.all_input_nodes if kinds[each] is not Kind.CONSTANT]
-        return all(_is_rectified(each, kinds) for each in below)
-    return kinds[node] is Kind.RELU
-
-
-def _is_of_images(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
-    """Whether this is the images, normalised or not."""
-    while kinds[node] is Kind.AFFINE:
-        (node,) = operands(node, kinds)
-    return kinds[node] is Kind.INPUT
 
 
 def _is_slicing(node: fx.Node) -> bool:

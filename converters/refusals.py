@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from torch import fx, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from converters.operations import SYNAPSES, describe, factor_on, is_convolution, is_linear
+from converters.arithmetic import factor_on
+from converters.operations import SYNAPSES, describe, is_convolution, is_linear
 
 __all__ = ["refusal", "shared_weights", "strange_layer"]
 

@@ -10,10 +10,10 @@ from torch import fx
 
 from converters.activations import find_activation, varying_users
 from converters.errors import ConversionError
+from converters.kinds import Kind, operands
 from converters.operations import (
     SUPPORTED,
     SYNAPSES,
-    Kind,
     cap,
     classify,
     describe,
@@ -21,7 +21,6 @@ from converters.operations import (
     is_identity,
     is_in_place,
     is_linear,
-    operands,
 )
 from converters.refusals import refusal, shared_weights, strange_layer
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from converters import ConversionError, Neuron, Neurons, SpikingNetwork, Synapse
-from converters.operations import factor_on, squeezed
+from converters.arithmetic import factor_on
+from converters.operations import squeezed
 from srcsnn.errors import ConfigError
 from srcsnn.neurons import LIF, Leaky
 from srcsnn.pools import AVERAGE_POOLS, MAX_POOLS, geometry
