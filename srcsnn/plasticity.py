@@ -204,6 +204,7 @@ def plastic(snn: SpikingNetwork, rule: Rule | Sequence[Rule]) -> Iterator[None]:
 
 def _hooks(unit: Unit, rule: Rule) -> tuple[Listener, Listener]:
     layer = unit.synapse.operator
+    # Ours are tested; to look at every change would cost a small network a part of its step.
     ours = type(rule).__module__.startswith("srcsnn.")
     synapses = parts_of(layer) if getattr(rule, "in_parts", False) else [synapse_of(layer)]
     outputs = [len(synapse.weight) for synapse in synapses]

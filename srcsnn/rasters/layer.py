@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from srcsnn.errors import RasterError
+from srcsnn.rasters.bits import read_spikes
 from srcsnn.rasters.checks import Checked, damage_named
 from srcsnn.rasters.events import Events, Intervals
 from srcsnn.rasters.layout import packing_of
-from srcsnn.rasters.selection import Selection, Span, from_one_on, span
+from srcsnn.rasters.selection import Selection, from_one_on, span, spans
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -107,23 +108,10 @@ class LayerRaster:
                 f"{self._path}: layer {self.name} was recorded as counts only; use "
                 "channel_counts() or neuron_counts()"
             )
-        packing = packing_of(self.shape)
         time = span(steps, self._rows, "steps")
-        picks = self._picks(channels, rows, cols)
-        outer, inner = (picks[:1], picks[1:]) if packing.per_channel else ([], picks)
-        stored = slice(outer[0].start, outer[0].stop) if outer else slice(0, 1)
-        # Within a row, the bits that hold the selected part of its first axis.
-        plane = math.prod(self.shape[len(outer) + 1 :])
-        first, last = inner[0].start * plane, inner[0].stop * plane
-        begin, end = first // 8, -(-last // 8)
-        packed = self._packed(self._bits, time, stored, slice(begin, end))
-        bits = np.unpackbits(packed, axis=-1, bitorder="little").view(np.bool_)
-        bits = bits[..., first - 8 * begin : last - 8 * begin]
-        read = [pick.stop - pick.start for pick in (*outer, inner[0])]
-        block = bits.reshape(len(packed), *read, *self.shape[len(read) :])
-        local = [pick.local for pick in (*outer, inner[0])]
-        whole = [pick.index for pick in inner[1:]]
-        return block[(time.every, *local, *whole)].copy()
+        picks = spans(self.name, self.shape, channels, rows, cols)
+        with self._reading():
+            return read_spikes(self._bits, self.shape, time, picks, _BYTES_AT_ONCE)
 
     def channel_counts(
         self, steps: Selection = None, channels: Selection = None
@@ -273,7 +261,7 @@ class LayerRaster:
         Raises:
             RasterError: As `spikes`.
         """
-        picks = tuple(pick.index for pick in self._picks(channels, rows, cols))
+        picks = tuple(pick.index for pick in spans(self.name, self.shape, channels, rows, cols))
         numbers = np.arange(self.neurons).reshape(self.shape)[picks].ravel()
         if not numbers.size:
             return
@@ -334,25 +322,6 @@ class LayerRaster:
         with damage_named(self._path):
             yield
 
-    def _packed(
-        self,
-        stored: Any,  # noqa: ANN401  # h5py ships no types
-        time: Span,
-        rows: slice,
-        within: slice,
-    ) -> npt.NDArray[np.uint8]:
-        """Bytes of bits at some steps. What lies between the steps is read too, but not kept."""
-        kept = range(time.start, time.stop, time.stride)
-        packed = np.empty((len(kept), rows.stop - rows.start, within.stop - within.start), np.uint8)
-        at_once = _BYTES_AT_ONCE // max(1, packed[:1].size * time.stride)
-        length = len(kept) if time.stride == 1 else at_once
-        with self._reading():
-            for first in range(0, len(kept), max(1, length)):
-                steps = kept[first : first + max(1, length)]
-                block = stored[steps[0] : steps[-1] + 1, rows, within]
-                packed[first : first + len(steps)] = block[:: time.stride]
-        return packed
-
     def _parts(self, row_bytes: int, steps: slice | None = None, unit: int = 1) -> Iterator[slice]:
         """Cuts recorded steps into parts of some megabytes, each a multiple of `unit` rows."""
         time = span(steps, self._rows, "steps")
@@ -360,15 +329,3 @@ class LayerRaster:
         length = every * max(1, _BYTES_AT_ONCE // row_bytes)
         for first in range(time.start, time.stop, length):
             yield slice(first, min(first + length, time.stop), time.stride)
-
-    def _picks(self, channels: Selection, rows: Selection, cols: Selection) -> list[Span]:
-        wanted: list[Selection] = [None] * len(self.shape)
-        names = ["axis"] * len(self.shape)
-        axes = {"channels": (channels, 0), "rows": (rows, -2), "cols": (cols, -1)}
-        for name, (selection, axis) in axes.items():
-            if selection is None:
-                continue
-            if axis < 0 and len(self.shape) < 1 - axis:
-                raise RasterError(f"layer {self.name} of shape {self.shape} has no {name}")
-            wanted[axis], names[axis] = selection, name
-        return [span(*axis) for axis in zip(wanted, self.shape, names, strict=True)]

@@ -65,6 +65,33 @@ def span(selection: Selection, size: int, axis: str) -> Span:
     return Span(index, index + 1, index, 0)
 
 
+def spans(
+    layer: str, shape: tuple[int, ...], channels: Selection, rows: Selection, cols: Selection
+) -> list[Span]:
+    """A selection on each axis of a layer's shape; all of an axis that has no name.
+
+    Args:
+        layer: Its name, for messages.
+        shape: Of one step of it.
+        channels: Along the first axis.
+        rows: Along the last axis but one.
+        cols: Along the last axis.
+
+    Raises:
+        RasterError: If there is no such axis, or as `span`.
+    """
+    wanted: list[Selection] = [None] * len(shape)
+    names = ["axis"] * len(shape)
+    axes = {"channels": (channels, 0), "rows": (rows, -2), "cols": (cols, -1)}
+    for name, (selection, axis) in axes.items():
+        if selection is None:
+            continue
+        if axis < 0 and len(shape) < 1 - axis:
+            raise RasterError(f"layer {layer} of shape {shape} has no {name}")
+        wanted[axis], names[axis] = selection, name
+    return [span(*axis) for axis in zip(wanted, shape, names, strict=True)]
+
+
 def from_one_on(number: object, name: str) -> int:
     """A whole number of any type as one of Python's, which does not overflow.
 
