@@ -24,13 +24,20 @@ from converters.tracing import trace
 __all__ = ["measure", "simulate", "spiking_layers", "to_ann", "to_snn"]
 
 
-def spiking_layers(model: nn.Module, layers: Layers = "conv") -> tuple[str, ...]:
+def spiking_layers(
+    model: nn.Module, layers: Layers = "conv", images: Tensor | None = None
+) -> tuple[str, ...]:
     """The names of the layers of neurons that there would be, in order, without converting.
+
+    Args:
+        model: a CNN; it is not changed.
+        layers: the layers to put to sleep: "conv", "all", or qualified names.
+        images: (N, C, H, W), some that it takes, for a network whose forward looks at their size.
 
     Raises:
         ConversionError: if the network cannot be converted.
     """
-    network, _, _ = _simulated(model)
+    network, _, _ = _simulated(model, images)
     return tuple(site.name for site in find_sites(network, layers).sites)
 
 
@@ -234,7 +241,7 @@ def _simulated(
     for module in cnn.modules():
         if is_normalization(module):
             module.inplace = False  # type: ignore[assignment]  # not on the caller's images
-    network = trace(cnn)
+    network = trace(cnn, images)
     alike = images is None or _computes_alike(cnn, network, images[:2])
     return network, fold(network), alike
 

@@ -23,6 +23,7 @@ __all__ = [
     "is_in_place",
     "is_linear",
     "is_normalization",
+    "is_size",
     "squeezed",
 ]
 
@@ -114,7 +115,7 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         return Kind.INPUT
     if node.op == "output":
         return Kind.OUTPUT
-    if all(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes) or _is_size(node):
+    if all(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes) or is_size(node):
         return Kind.CONSTANT
     if node.op == "call_module":
         kind = _module_kind(network.get_submodule(str(node.target)))
@@ -173,7 +174,8 @@ def is_linear(network: fx.GraphModule, node: fx.Node) -> bool:
     return node.op == "call_function" and node.target in (F.linear, F.bilinear)
 
 
-def _is_size(node: fx.Node) -> bool:
+def is_size(node: fx.Node) -> bool:
+    """Whether this asks how large a tensor is, and not what is in it."""
     if node.op == "call_method":
         return node.target in _SIZES
     return node.op == "call_function" and (

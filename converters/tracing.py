@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from converters.errors import ConversionError
 from converters.operations import is_normalization, squeezed
+from converters.sizes import SizedTracer
 
 __all__ = ["network_of", "trace"]
 
@@ -22,7 +23,7 @@ _IN_PLACE: dict[Any, Any] = {
 }  # fmt: skip
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(SizedTracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_normalization(m) or super().is_leaf_module(m, module_qualified_name)
 
@@ -43,19 +44,23 @@ class _Tracer(fx.Tracer):
         return found
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
+def trace(model: nn.Module, images: Tensor | None = None) -> fx.GraphModule:
     """The network's own graph, sharing its parameters.
+
+    Args:
+        model: in eval mode.
+        images: (N, ...), some that it takes, whose sizes its forward may branch and loop on.
 
     Raises:
         ConversionError: if torch.fx cannot follow the network's forward.
     """
-    tracer = _Tracer()
+    tracer = _Tracer(images)
     try:
         graph = tracer.trace(model)
     except Exception as error:  # whatever the network's own forward raises when handed a proxy
         raise ConversionError(
             f"{type(model).__name__} cannot be traced by torch.fx{_line(error)}: {error}."
-            f"{_remedy(error)} Its forward must not branch or loop on values of tensors. Ways out: "
+            " Its forward must not branch or loop on values of tensors. Ways out: "
             "an nn.Sequential of its layers, a class of your own whose forward decides the branch "
             "and calls super().forward, or a graph that you traced yourself, with a leaf for what "
             "cannot be: torch.fx.symbolic_trace(model, concrete_args={...})"
@@ -93,14 +98,9 @@ def network_of(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     return network
 
 
-def _remedy(error: Exception) -> str:
-    """What to write for what people write most often; torch advises to turn calls into nodes."""
-    return " For len(x) write x.size(0)." if "'len' is not supported" in str(error) else ""
-
-
 def _line(error: Exception) -> str:
-    """Where in the user's code tracing ended: the last line outside of torch."""
-    torch_folder = os.path.dirname(torch.__file__)
+    """Where in the user's code tracing ended: the last line outside of torch and this package."""
+    others = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(torch_folder) and f.filename != __file__]
+    own = [frame for frame in frames if not frame.filename.startswith(others)]
     return f" at {own[-1].filename}, line {own[-1].lineno} ({own[-1].line})" if own else ""

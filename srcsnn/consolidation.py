@@ -107,7 +107,7 @@ def sleep(
     if rule is not None:
         check_rules(rule)
     if raster is not None or recorder is not None:
-        _check_names(spiking_layers(model, settings.layers), record)
+        _check_names(spiking_layers(model, settings.layers, images), record)
     if isinstance(settings, AutoConfig):
         if not (neuron is None and rule is None and replay is None):
             raise ConfigError(

@@ -51,7 +51,7 @@ def prepare(
     check_before(model, images)
     own = neuron is not None or config.neuron not in NEURONS
     if neuron is None:
-        names = spiking_layers(model, config.layers)
+        names = spiking_layers(model, config.layers, images)
         if len(names) != len(config.thresholds):
             raise ConfigError(
                 f"thresholds: {len(config.thresholds)} given for {len(names)} spiking layers "

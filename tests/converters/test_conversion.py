@@ -360,8 +360,72 @@ def test_the_length_of_a_batch_is_read_by_size():
         def forward(self, x):
             return self.fc(F.relu(self.conv(x)).view(len(x), -1))
 
-    with pytest.raises(ConversionError, match=r"For len\(x\) write x\.size\(0\)"):
+    with pytest.raises(ConversionError, match=r"for len\(x\) or int\(x.size\(0\)\) write x.size"):
         to_snn(Len(), torch.rand(2, 1, 8, 8), neuron=NEURON)
+
+
+def features_of_a_loop(x):
+    count = 1
+    for size in x.size()[1:]:
+        count *= size
+    return x.view(-1, count)
+
+
+def features_by_name(x):
+    assert x.dim() == 4
+    assert x.shape[1:] == (4, 4, 4), x.shape
+    batch, channels, height, width = x.shape
+    return x.view(batch, channels * height * width)
+
+
+def features_of_whole_numbers(x):
+    rows = range(x.size(2))
+    return x.reshape(-1, int(x.shape[1]) * len(rows) * x.size(3))
+
+
+def features_of_a_branch(x):
+    return x.flatten(1) if len(x.shape) == 4 and x.shape[-1] < 7 else x.mean()
+
+
+@pytest.mark.parametrize(
+    "features",
+    [features_of_a_loop, features_by_name, features_of_whole_numbers, features_of_a_branch],
+)
+def test_a_forward_may_branch_and_loop_on_sizes(features):
+    class Sized(Functional):
+        def __init__(self, features):
+            super().__init__()
+            self.features = features
+
+        def forward(self, x):
+            return self.fc(self.features(F.max_pool2d(F.relu(self.conv(x)), 2)))
+
+    model, flat = Sized(features), Sized(nn.Flatten())
+    flat.load_state_dict(model.state_dict())
+    images, spikes = torch.rand(3, 1, 8, 8), torch.ones(1, 1, 8, 8)
+    found, expected = (to_snn(each, images, neuron=NEURON, layers="all") for each in (model, flat))
+    for _ in range(5):
+        assert torch.equal(found(spikes), expected(spikes))
+    assert spiking_layers(model, "all", images) == ("conv", "fc")
+
+
+def test_a_forward_that_needs_sizes_needs_images():
+    class Sized(Functional):
+        def forward(self, x):
+            return super().forward(x if x.dim() == 4 else x[:, None])
+
+    assert spiking_layers(Sized(), "conv", torch.rand(1, 1, 8, 8)) == ("conv",)
+    with pytest.raises(ConversionError, match="asks for a size, and there are no images to tell"):
+        spiking_layers(Sized())
+
+
+def test_a_branch_on_pixels_is_refused_with_its_line():
+    class Bright(Functional):
+        def forward(self, x):
+            return super().forward(x if x.mean() > 0.5 else 1 - x)
+
+    with pytest.raises(ConversionError, match=r"line \d+ .*asks for the value of a tensor"):
+        to_snn(Bright(), torch.rand(2, 1, 8, 8), neuron=NEURON)
 
 
 def test_an_unknown_layer_name_names_the_nearest():
