@@ -24,10 +24,15 @@ ARITHMETIC = _ADDITIONS | _SUBTRACTIONS | _PRODUCTS | _DIVISIONS | _NEGATIONS
 def arithmetic_kind(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
     """Of an operation of `ARITHMETIC`, from the kinds of those before it."""
     varying = operands(node, kinds)
-    if len(varying) == 1 and kinds[varying[0]] in (Kind.INPUT, Kind.AFFINE):
+    norm = len(varying) == 1 and kinds[varying[0]] is Kind.AFFINE
+    if norm or (len(varying) == 1 and _comes_from(Kind.INPUT, varying[0], kinds)):
         divides_by_image = node.target in _DIVISIONS and node.args[:1] != (varying[0],)
         return Kind.UNSUPPORTED if divides_by_image else Kind.AFFINE
-    if len(varying) == 1 and _is_rectified(varying[0], kinds) and _multiplies(node, varying[0]):
+    if (
+        len(varying) == 1
+        and _comes_from(Kind.RELU, varying[0], kinds)
+        and _multiplies(node, varying[0])
+    ):
         return Kind.AFFINE
     weighted = "alpha" in node.kwargs or "out" in node.kwargs  # alpha alone was made a product
     of_images = all(_is_of_images(below, kinds) for below in varying)
@@ -44,12 +49,12 @@ def _multiplies(node: fx.Node, values: fx.Node) -> bool:
     return divides or node.target in _PRODUCTS | _NEGATIONS
 
 
-def _is_rectified(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
-    """Whether all of these values come from ReLUs, so that spikes stand for them."""
+def _comes_from(source: Kind, node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
+    """Whether all of these values come from ReLUs, so that spikes stand for them, or the images."""
     if kinds[node] in (Kind.PASS, Kind.AVERAGE, Kind.AFFINE, Kind.JOIN):
         below = [each for each in node.all_input_nodes if kinds[each] is not Kind.CONSTANT]
-        return all(_is_rectified(each, kinds) for each in below)
-    return kinds[node] is Kind.RELU
+        return all(_comes_from(source, each, kinds) for each in below)
+    return kinds[node] is source
 
 
 def _is_of_images(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:

@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
 from converters.assembly import Bias, assemble
+from converters.comparison import computes_alike
 from converters.errors import ConversionError
 from converters.folding import Folds, fold, per_channel
 from converters.normalization import Diehl, Normalization, Scale, measure_scales
@@ -109,13 +109,14 @@ class _Recording(fx.Interpreter):
 
 def to_snn(
     model: nn.Module,
-    images: Tensor | Mapping[str, Scale],
+    images: Tensor,
     *,
     neuron: Neuron | Sequence[Neuron],
     layers: Layers = "conv",
     normalization: Normalization = Diehl(),  # noqa: B008  # frozen
     coefficient: float = 1.0,
     bias: Bias = "scaled",
+    scales: Mapping[str, Scale] | None = None,
 ) -> SpikingNetwork:
     """A spiking network with the model's structure and a copy of its weights.
 
@@ -129,22 +130,22 @@ def to_snn(
 
     Args:
         model: a CNN; it is not changed.
-        images: (N, C, H, W) in [0, 1], from which the activations are measured, all of them; or
-            what `measure` found, for a network that is converted many times. Normalisation and
-            layers must be those it was told.
+        images: (N, C, H, W) in [0, 1], from which the activations are measured, all of them.
         neuron: one model for all spiking layers, or one for each.
         layers: the layers to put to sleep: "conv", "all", or qualified names.
         normalization: `Diehl()`, `Percentile(p)` or `Legacy()`.
         coefficient: factor on every alpha (the paper's Table II).
         bias: "scaled" by Diehl's rule, `coefficient * b / lambda`, or "off". A normalisation's
             mean is a bias too.
+        scales: what `measure` found in these images with the same normalisation and layers, for a
+            network that is converted many times.
 
     Raises:
         ConversionError: with the complete list of what cannot be converted, and why.
     """
     if bias not in get_args(Bias):
         raise ConversionError(f"bias={bias!r}: use {' or '.join(map(repr, get_args(Bias)))}")
-    network, folds, alike = _simulated(model, images if isinstance(images, Tensor) else None)
+    network, folds, alike = _simulated(model, images, compared=scales is None)
     plan = find_sites(network, layers)
     _check(model, alike)
     names = [site.name for site in plan.sites]
@@ -153,11 +154,8 @@ def to_snn(
         raise ConversionError(
             f"{len(neurons)} neuron models for {len(names)} spiking layers: {', '.join(names)}"
         )
-    scales = (
-        measure_scales(network, plan.sites, images, normalization, folds.normed)
-        if isinstance(images, Tensor)
-        else images
-    )
+    if scales is None:
+        scales = measure_scales(network, plan.sites, images, normalization, folds.normed)
     if missing := [name for name in names if name not in scales]:
         raise ConversionError(f"no scale was measured for {', '.join(missing)}")
     return assemble(network, plan, scales, neurons, folds.scales, coefficient, bias)
@@ -222,19 +220,20 @@ def _slept(unit: Unit, weight: Tensor) -> Tensor:
 
 
 def _simulated(
-    model: nn.Module, images: Tensor | None = None
+    model: nn.Module, images: Tensor | None, *, compared: bool = True
 ) -> tuple[fx.GraphModule, Folds, bool]:
     """A copy of the CNN as it is simulated, in eval mode, in float32 at least.
 
     Its graph, what was folded into its layers, and whether the graph computed of the first images
-    what the copy did.
+    what the copy did, if they were to be compared.
     """
     try:
         cnn = copy.deepcopy(model).eval()
-    except RuntimeError as error:  # what torch says of weights that are computed from others
+    except Exception as error:  # of torch, or of whatever else the network holds
         raise ConversionError(
-            f"{type(model).__name__} cannot be copied: {error}. Weights must be plain parameters; "
-            "see torch.nn.utils.remove_weight_norm, remove_spectral_norm and prune.remove"
+            f"{type(model).__name__} cannot be copied: {error}. Weights must be plain parameters "
+            "(see torch.nn.utils.remove_weight_norm, remove_spectral_norm and prune.remove), and "
+            "a network must not hold open files, locks, loggers or generators"
         ) from error
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in cnn.parameters()):
         cnn = cnn.float()
@@ -242,32 +241,14 @@ def _simulated(
         if is_normalization(module):
             module.inplace = False  # type: ignore[assignment]  # not on the caller's images
     network = trace(cnn, images)
-    alike = images is None or _computes_alike(cnn, network, images[:2])
+    alike = images is None or not compared or computes_alike(cnn, network, images[:2])
     return network, fold(network), alike
-
-
-@torch.no_grad()
-def _computes_alike(cnn: nn.Module, network: fx.GraphModule, images: Tensor) -> bool:
-    given = images.to(next(cnn.parameters(), images))
-    try:
-        expected = tree_leaves(cnn(given.clone()))
-    except (RuntimeError, TypeError):
-        return True  # images that do not fit, which measuring them will say
-    try:
-        found = tree_leaves(network(given.clone()))
-    except Exception:  # whatever a graph that is not the network's may raise
-        return False
-    return all(
-        torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
-        for one, other in zip(expected, found, strict=True)
-        if isinstance(one, Tensor)
-    )
 
 
 def _check(model: nn.Module, alike: bool) -> None:
     if not alike:
         raise ConversionError(
             f"the graph that torch.fx reads from {type(model).__name__} computes something else "
-            "than the network: its forward changes a value in place that has a second name, or "
-            "depends on more than its images. Write x = x + y for x += y"
+            "than the network: its forward changes a value in place that has a second name (write "
+            "x = x + y for x += y), asks a value for its class, or depends on more than its images"
         )

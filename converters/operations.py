@@ -45,7 +45,8 @@ _IDENTITIES = (
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
 )  # fmt: skip
 _PASSING = (
-    *_IDENTITIES, nn.Flatten, nn.Unflatten,
+    *_IDENTITIES, nn.Flatten, nn.Unflatten, nn.ChannelShuffle,
+    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d,
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
     nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
@@ -53,12 +54,17 @@ _AVERAGING = (
     nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
 )  # fmt: skip
+# Methods that give what they are given: a network of one type on one device.
+_IDENTICAL = (
+    "contiguous", "clone", "detach", "float", "to", "type", "type_as", "cpu", "cuda",
+)  # fmt: skip
 _FUNCTIONS: dict[Any, Kind] = {
     **dict.fromkeys([F.relu, F.relu_, F.relu6, torch.relu, torch.relu_], Kind.RELU),
     **dict.fromkeys([torch.cat, torch.concat, torch.concatenate], Kind.JOIN),
     **dict.fromkeys(
         [
             torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, squeezed,
+            torch.clone, F.channel_shuffle,
             F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout,
             F.max_pool1d, F.max_pool2d, F.max_pool3d,
             torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
@@ -77,11 +83,18 @@ _FUNCTIONS: dict[Any, Kind] = {
 _METHODS: dict[str, Kind] = {
     **dict.fromkeys(["relu", "relu_"], Kind.RELU),
     **dict.fromkeys(
-        ["flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze"], Kind.PASS
+        ["flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", *_IDENTICAL], Kind.PASS
     ),
     "mean": Kind.AVERAGE,
 }
-_SIZES = ("size", "dim")
+# What moves or copies values between positions and channels, if it leaves the images alone.
+_REARRANGING = {
+    torch.transpose, torch.permute, torch.chunk, torch.split, torch.tile,
+    "transpose", "permute", "chunk", "split", "repeat", "tile", "expand",
+}  # fmt: skip
+_PARTING = ("chunk", "split")
+_SIZES = ("size", "dim", "numel", "is_floating_point")
+_QUALITIES = ("shape", "ndim", "device", "dtype", "is_cuda")
 _CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d,
                  F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}  # fmt: skip
 _DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout}
@@ -99,8 +112,7 @@ def describe(network: fx.GraphModule, node: fx.Node) -> str:
     """What a user would call this operation: the layer's name and class, or the function."""
     if node.op == "call_module":
         return f"{node.target} ({type(network.get_submodule(str(node.target))).__name__})"
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
-    return f"{node.name} ({name}{_whereabouts(node)})"
+    return f"{node.name} ({_name(node) or '?'}{_whereabouts(node)})"
 
 
 def _whereabouts(node: fx.Node) -> str:
@@ -117,16 +129,22 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         return Kind.OUTPUT
     if all(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes) or is_size(node):
         return Kind.CONSTANT
+    if node.target in ("type_as", "expand_as") and kinds[node.all_input_nodes[0]] is Kind.CONSTANT:
+        return Kind.CONSTANT  # made like the images, whose values do not matter
     if node.op == "call_module":
         kind = _module_kind(network.get_submodule(str(node.target)))
     elif node.target in ARITHMETIC:
         return arithmetic_kind(node, kinds)
+    elif node.target in _REARRANGING:
+        kind = Kind.PASS if _rearranges(node) else Kind.UNSUPPORTED
     elif node.op == "call_method":
         kind = _METHODS.get(str(node.target), Kind.UNSUPPORTED)
     elif node.target in _DROPOUTS and _always_drops(node):
         return Kind.UNSUPPORTED
     elif _is_slicing(node) or _pads_with_zeros(node):  # the shortcuts of He et al.'s option A
         kind = Kind.PASS
+    elif node.target is F.interpolate:
+        kind = _resizing_kind(node.kwargs.get("mode", "nearest"))
     else:
         kind = _FUNCTIONS.get(node.target, Kind.UNSUPPORTED)
     if kind is Kind.JOIN and any(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes):
@@ -145,6 +163,8 @@ def _module_kind(module: nn.Module) -> Kind:
         return Kind.PASS
     if type(module) in _AVERAGING:
         return Kind.AVERAGE
+    if type(module) is nn.Upsample:
+        return _resizing_kind(module.mode)
     if is_normalization(module):
         return Kind.AFFINE
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
@@ -175,12 +195,11 @@ def is_linear(network: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def is_size(node: fx.Node) -> bool:
-    """Whether this asks how large a tensor is, and not what is in it."""
+    """Whether this asks how large or of what kind a tensor is, and not what is in it."""
     if node.op == "call_method":
         return node.target in _SIZES
     return node.op == "call_function" and (
-        (node.target is getattr and node.args[1] in ("shape", "ndim"))
-        or node.target is torch._assert
+        (node.target is getattr and node.args[1] in _QUALITIES) or node.target is torch._assert
     )
 
 
@@ -206,13 +225,39 @@ def is_identity(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether this gives back what it gets, in eval mode."""
     if node.op == "call_module":
         return type(network.get_submodule(str(node.target))) in _IDENTITIES
-    return node.target in (*_DROPOUTS, "contiguous")
+    return node.target in (*_DROPOUTS, *_IDENTICAL, torch.clone)
+
+
+def _rearranges(node: fx.Node) -> bool:
+    """Whether this leaves every value in its image."""
+    name, given = _name(node), node.args[1:]
+    if name in _PARTING:
+        return (node.kwargs.get("dim") or (given[1] if len(given) > 1 else 0)) not in (0, None)
+    if node.kwargs:
+        return False
+    if name == "transpose":
+        return 0 not in given
+    sizes: Any = given[0] if given and isinstance(given[0], tuple | list) else given
+    first = {"permute": 0, "repeat": 1, "tile": 1}.get(name)
+    return len(sizes) > 0 and (first is None or sizes[0] == first)
+
+
+def _name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _resizing_kind(mode: object) -> Kind:
+    """Of an interpolation between neighbours: a cubic one leaves the range of its values."""
+    return Kind.UNSUPPORTED if mode == "bicubic" else Kind.AVERAGE
 
 
 def _is_slicing(node: fx.Node) -> bool:
     """Whether this takes every so many channels or positions of all images."""
     if node.op != "call_function" or node.target is not operator.getitem:
         return False
+    whole = node.args[0]
+    if isinstance(whole, fx.Node) and _name(whole) in _PARTING:
+        return isinstance(node.args[1], int)
     index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
     return (
         index[:1] in ((slice(None),), (...,))

@@ -55,13 +55,13 @@ def strange_layer(network: fx.GraphModule, node: fx.Node) -> str | None:
     if node.op != "call_module":
         return None
     layer, what = network.get_submodule(str(node.target)), describe(network, node)
-    if layer._forward_hooks or layer._forward_pre_hooks:
-        return f"{what}: has forward hooks, which a spiking network would not call; remove them"
     if isinstance(layer, SYNAPSES) and "weight" not in layer._parameters:
         return (
             f"{what}: its weights are computed from others; make them plain parameters "
             "(torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove)"
         )
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return f"{what}: has forward hooks, which a spiking network would not call; remove them"
     return None
 
 

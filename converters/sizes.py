@@ -1,5 +1,6 @@
 """Sizes that Python asks for while a network is traced."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -22,11 +23,11 @@ class _Proxy(fx.Proxy):
     def __getattr__(self, k: str) -> Any:  # noqa: ANN401  # as its base class
         if k in ("shape", "ndim"):  # whose proxy would be of the base class
             return self.tracer.create_proxy("call_function", getattr, (self, k), {})
+        if k == "prod" and not _depends_on_values(self.node):  # what numpy.prod asks a size for
+            return lambda **_: math.prod(self)
         return super().__getattr__(k)
 
     def __len__(self) -> int:
-        if _depends_on_values(self.node):
-            return int(self.shape[0])
         return self.tracer.known(self, len)
 
     def __int__(self) -> int:
@@ -58,7 +59,8 @@ class SizedTracer(fx.Tracer):
         kwargs: dict[str, Any],
     ) -> Any:  # noqa: ANN401  # as its base class
         """Of every module that is called meanwhile, also where sizes are computed."""
-        if self._computes:
+        made_in_forward = all(m is not each for each in self.root.modules())  # nn.ReLU()(x)
+        if self._computes or made_in_forward:
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
@@ -81,8 +83,8 @@ class SizedTracer(fx.Tracer):
         return self.known(obj, bool)
 
     def known(self, proxy: fx.Proxy, asked: Callable[[Any], _Known]) -> _Known:
-        """What Python asks of a size, if it is the same however many images there are."""
-        if _depends_on_values(proxy.node):
+        """What Python asks of a size, or a length, if the number of images does not matter."""
+        if asked is not len and _depends_on_values(proxy.node):
             raise TraceError("it asks for the value of a tensor")
         if self._images is None:
             raise TraceError("it asks for a size, and there are no images to tell it")

@@ -60,10 +60,10 @@ def trace(model: nn.Module, images: Tensor | None = None) -> fx.GraphModule:
     except Exception as error:  # whatever the network's own forward raises when handed a proxy
         raise ConversionError(
             f"{type(model).__name__} cannot be traced by torch.fx{_line(error)}: {error}."
-            " Its forward must not branch or loop on values of tensors. Ways out: "
-            "an nn.Sequential of its layers, a class of your own whose forward decides the branch "
-            "and calls super().forward, or a graph that you traced yourself, with a leaf for what "
-            "cannot be: torch.fx.symbolic_trace(model, concrete_args={...})"
+            " Its forward must not branch or loop on values of tensors, or hand them to other code "
+            "than torch's. Ways out: a class derived from it whose forward does without, which has "
+            "the same keys; one that decides the branch and calls super().forward; or a graph that "
+            "you traced yourself: torch.fx.symbolic_trace(model, concrete_args={...})"
         ) from error
     for node in graph.nodes:
         if node.op not in ("call_function", "call_method"):

@@ -122,7 +122,9 @@ def settle(
     def network(thresholds: Sequence[float]) -> SpikingNetwork:
         neurons = [make(threshold, auto.decay) for threshold in thresholds]
         one_or_each = neurons[0] if len(neurons) == 1 else neurons
-        return to_snn(model, scales, neuron=one_or_each, layers=auto.layers, bias=auto.bias)
+        return to_snn(
+            model, images[:1], neuron=one_or_each, layers=auto.layers, bias=auto.bias, scales=scales
+        )
 
     def night(config: SleepConfig, doses: Sequence[float]) -> tuple[int, float, float, float]:
         snn = network(config.thresholds)

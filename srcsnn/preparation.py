@@ -61,12 +61,13 @@ def prepare(
         neuron = [make(threshold, config.decay) for threshold in config.thresholds]
     snn = to_snn(
         model,
-        images if scales is None else scales,
+        images,
         neuron=neuron,
         layers=config.layers,
         normalization=config.make_normalization(),
         coefficient=config.coefficient,
         bias=config.bias,
+        scales=scales,
     )
     if own:
         check_neurons(snn, tuple(images.shape[1:]))

@@ -94,7 +94,7 @@ def verify(
     if not isinstance(expected, Tensor):
         raise SrcsnnError(f"the network gives a {type(expected).__name__}; a tensor is needed")
     expected = expected.to(output)
-    snn = to_snn(model, scales, neuron=LIF(1.0, 1.0), layers=layers)
+    snn = to_snn(model, images, neuron=LIF(1.0, 1.0), layers=layers, scales=scales)
     rates = _rates(snn, some, steps, seed)
     found = tuple(
         _fidelity(layer.name, rates[layer.name], activations[layer.name] / layer.largest)
@@ -133,7 +133,7 @@ def classify(
         ConversionError: if the network cannot be converted.
         SrcsnnError: if the network gives no scores (images, classes).
     """
-    snn = to_snn(model, scales, neuron=LIF(1.0, 1.0), layers="all")
+    snn = to_snn(model, images, neuron=LIF(1.0, 1.0), layers="all", scales=scales)
     last, correct = snn.layers[-1].name, 0
     with evaluating(model):
         classes = scores_of(model, images[:1]).shape[1]

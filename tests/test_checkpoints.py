@@ -102,6 +102,7 @@ FORMS = [
     (wrapped("state_dict"), "state_dict", ""),
     (wrapped("model_state_dict"), "model_state_dict", ""),
     (wrapped("model"), "model", ""),
+    (wrapped("net"), "net", ""),
     (parallel, "state_dict", "module."),
     (as_safetensors, None, ""),
 ]
@@ -331,8 +332,12 @@ def test_torchscript_archive_is_refused_and_the_advice_works(tmp_path, monkeypat
     ("payload", "message"),
     [
         ({"epoch": 3, "lr": 0.1}, "holds no weights: its entries are epoch (int), lr (float)"),
+        (
+            {"net": {"w": torch.ones(2)}, "ema": {"w": torch.ones(2)}, "epoch": 3},
+            "more than one state dict: net, ema",
+        ),
         ({}, "it is an empty dict"),
-        ({"net": {"a": torch.ones(1)}}, "net (dict with tensors in it)"),
+        ({"net": {"a": torch.ones(1), "b": 3}}, "net (dict with tensors in it)"),
         ({"model": {}}, "model (dict)"),
         ({"model": {"model": {"a": torch.ones(1)}}}, "model (dict)"),
         (torch.ones(3), "holds a Tensor; right would be a dict of tensors"),
@@ -426,10 +431,26 @@ def test_wrong_architecture_is_suspected_when_little_fits(tmp_path):
     assert "only 0 of its 1 tensors do" in refused_by(make_net(), other)
 
 
-def test_common_prefix_is_pointed_out(tmp_path):
+@pytest.mark.parametrize("before", ["", "module."])
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod."])
+def test_a_common_prefix_is_taken_off_and_put_back(tmp_path, before, prefix):
+    prefix = before + prefix
+    state = {prefix + key: value for key, value in make_net().state_dict().items()}
+    checkpoint = saved(tmp_path, state)
+    changed = zeroed_head(checkpoint)
+    assert torch.equal(changed.conv.weight, state[f"{prefix}conv.weight"])
+    save_checkpoint(tmp_path / "out.pt", checkpoint, changed, {})
+    after = read(tmp_path / "out.pt")
+    assert list(after) == list(state)
+    assert not after[f"{prefix}head.weight"].any()
+    assert bits(after[f"{prefix}conv.weight"]) == bits(state[f"{prefix}conv.weight"])
+
+
+def test_a_prefix_is_no_excuse_for_other_keys(tmp_path):
     state = {f"model.{key}": value for key, value in make_net().state_dict().items()}
+    del state["model.head.bias"]
     message = refused_by(make_net(), saved(tmp_path, state))
-    assert "every key starts with 'model.'; save the weights without it" in message
+    assert "model.head.weight" in message
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

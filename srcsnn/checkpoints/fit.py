@@ -8,7 +8,7 @@ from torch import Tensor
 
 from srcsnn.errors import CheckpointError
 
-__all__ = ["check_finite", "check_fit"]
+__all__ = ["check_finite", "check_fit", "prefix_of"]
 
 
 def check_fit(path: Path, found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
@@ -48,11 +48,24 @@ def check_fit(path: Path, found: Mapping[str, Tensor], target: Mapping[str, Tens
     raise CheckpointError("\n".join(lines))
 
 
-def _advice(found: Mapping[str, Tensor], target: Mapping[str, Tensor], fitting: int) -> str:
+def prefix_of(found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
+    """What every key of a file begins with beside the network's own: "model." of Lightning.
+
+    Args:
+        found: weights in the file.
+        target: weights of the network.
+
+    Returns:
+        Nothing if the keys differ in more than that.
+    """
     first = next(iter(target), "")
-    for prefix in {key.removesuffix(first) for key in found if first and key.endswith(first)}:
-        if prefix and [*found] == [prefix + key for key in target]:
-            return f" every key starts with {prefix!r}; save the weights without it"
+    for prefix in {key.removesuffix(first) for key in found if key.endswith(first)}:
+        if found.keys() == {prefix + key for key in target}:
+            return prefix
+    return ""
+
+
+def _advice(found: Mapping[str, Tensor], target: Mapping[str, Tensor], fitting: int) -> str:
     if 2 * fitting < max(len(found), len(target)):
         return (
             f" only {fitting} of its {len(found)} tensors do, so it looks like a checkpoint of "

@@ -26,6 +26,10 @@ def find_wrapper(path: Path, payload: object) -> str | None:
             "torch.save(model.state_dict(), ...) writes it"
         )
     wrappers = [key for key in WRAPPERS if _has_tensors(payload.get(key))]
+    if not wrappers and not any(
+        isinstance(each, Tensor) and each.ndim for each in payload.values()
+    ):
+        wrappers = [key for key, value in payload.items() if _is_tensors(value)]  # a name like net
     if len(wrappers) > 1:
         raise CheckpointError(
             f"{path} holds more than one state dict: {', '.join(wrappers)}; save the one to use "
@@ -33,14 +37,18 @@ def find_wrapper(path: Path, payload: object) -> str | None:
         )
     if not wrappers and not _has_tensors(payload):
         raise CheckpointError(
-            f"{path} holds no weights: {_entries(payload)}. Right would be tensors by name, or a "
-            f"dict of them under {', '.join(WRAPPERS)}"
+            f"{path} holds no weights: {_entries(payload)}. Right would be tensors by name, or one "
+            f"dict of them, under {', '.join(WRAPPERS)} or another name"
         )
     return wrappers[0] if wrappers else None
 
 
 def _has_tensors(value: object) -> bool:
     return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
+
+
+def _is_tensors(value: object) -> bool:
+    return _has_tensors(value) and all(isinstance(each, Tensor) for each in value.values())  # type: ignore[attr-defined]  # a mapping
 
 
 def _entries(payload: Mapping[Any, object]) -> str:

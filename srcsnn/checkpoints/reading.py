@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from srcsnn.checkpoints.fit import check_finite, check_fit
+from srcsnn.checkpoints.fit import check_finite, check_fit, prefix_of
 from srcsnn.checkpoints.payload import check_entries, find_wrapper
 from srcsnn.checkpoints.tensorfile import is_safetensors, load_safetensors
 from srcsnn.checkpoints.unpickling import load_torch
@@ -46,8 +46,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a checkpoint; no code from the file is run.
 
     Accepted are a state dict written by `torch.save`, one that is wrapped under `state_dict`,
-    `model_state_dict` or `model` with other entries around it, keys that all start with `module.`,
-    and safetensors, which is recognised by content, whatever the file is called.
+    `model_state_dict` or `model` with other entries around it, or under any name if it is the only
+    one, keys that all start with `module.`, and safetensors, which is recognised by content,
+    whatever the file is called.
 
     Raises:
         CheckpointError: if the file is missing, empty, truncated, no checkpoint, holds objects that
@@ -75,18 +76,22 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def load_into(checkpoint: Checkpoint, model: nn.Module) -> None:
     """Gives the network, in place, the weights of the checkpoint, by value in the network's dtypes.
 
+    Keys may all start with what the network's do not, like the "model." of Lightning.
+
     Raises:
         CheckpointError: if keys are missing, unexpected or mis-shaped, all of which are listed, or
             weights are NaN or infinite. The network is as it was then.
     """
     target = model.state_dict()
-    check_fit(checkpoint.path, checkpoint.state_dict, target)
+    prefix = prefix_of(checkpoint.state_dict, target)
+    found = {key.removeprefix(prefix): each for key, each in checkpoint.state_dict.items()}
+    check_fit(checkpoint.path, found, target)
     check_finite(
-        {key: weights.to(target[key].dtype) for key, weights in checkpoint.state_dict.items()},
+        {key: weights.to(target[key].dtype) for key, weights in found.items()},
         f"{checkpoint.path}: cannot use these weights",
     )
     try:
-        model.load_state_dict(checkpoint.state_dict, strict=True)
+        model.load_state_dict(found, strict=True)
     except RuntimeError as cause:  # a network with rules of its own about what it loads
         raise CheckpointError(f"{checkpoint.path} does not fit the network: {cause}") from cause
 

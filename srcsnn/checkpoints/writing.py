@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from srcsnn.checkpoints.fit import check_finite, check_fit
+from srcsnn.checkpoints.fit import check_finite, check_fit, prefix_of
 from srcsnn.checkpoints.reading import Checkpoint, read_bytes
 from srcsnn.checkpoints.tensorfile import patch
 from srcsnn.errors import CheckpointError
@@ -110,12 +110,14 @@ def versions() -> dict[str, str]:
 
 
 def _changed_weights(checkpoint: Checkpoint, model: nn.Module) -> dict[str, Tensor]:
-    """The tensors that the network changed, by key without prefix, in the dtypes of the file.
+    """The tensors that the network changed, by key without "module.", in the dtypes of the file.
 
     Elements that it did not change keep the bits of the file: a float64 file read into a float32
     network would otherwise come back rounded everywhere.
     """
     now = model.state_dict()
+    prefix = prefix_of(checkpoint.state_dict, now)
+    now = {prefix + key: weights for key, weights in now.items()}
     check_fit(checkpoint.path, checkpoint.state_dict, now)
     changed = {}
     for key, before in checkpoint.state_dict.items():

@@ -1,7 +1,9 @@
 import copy
 import gc
+import threading
 import weakref
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -163,11 +165,11 @@ def test_what_was_measured_once_converts_again():
     for options in ({"layers": "all"}, {"normalization": Legacy()}):
         scales = measure(model, images, **options)
         fresh = to_snn(model, images, neuron=NEURON, coefficient=3.0, **options)
-        again = to_snn(model, scales, neuron=NEURON, coefficient=3.0, **options)
+        again = to_snn(model, images, neuron=NEURON, coefficient=3.0, scales=scales, **options)
         assert [u.alpha for u in again.units] == [u.alpha for u in fresh.units]
         assert torch.equal(again(spikes), fresh(spikes))
     with pytest.raises(ConversionError, match="no scale was measured for"):
-        to_snn(model, scales, neuron=NEURON, layers="all")
+        to_snn(model, images, neuron=NEURON, layers="all", scales=scales)
 
 
 @torch.no_grad()
@@ -387,9 +389,25 @@ def features_of_a_branch(x):
     return x.flatten(1) if len(x.shape) == 4 and x.shape[-1] < 7 else x.mean()
 
 
+def features_by_numpy(x):
+    return x.view(-1, int(np.prod(x.shape[1:])))
+
+
+def features_where_they_are(x):
+    x = x.cuda() if x.is_cuda else x.to(x.device).detach()
+    return nn.Flatten()(x if x.dtype == torch.float32 else x.float())
+
+
 @pytest.mark.parametrize(
     "features",
-    [features_of_a_loop, features_by_name, features_of_whole_numbers, features_of_a_branch],
+    [
+        features_of_a_loop,
+        features_by_name,
+        features_of_whole_numbers,
+        features_of_a_branch,
+        features_by_numpy,
+        features_where_they_are,
+    ],
 )
 def test_a_forward_may_branch_and_loop_on_sizes(features):
     class Sized(Functional):
@@ -417,6 +435,48 @@ def test_a_forward_that_needs_sizes_needs_images():
     assert spiking_layers(Sized(), "conv", torch.rand(1, 1, 8, 8)) == ("conv",)
     with pytest.raises(ConversionError, match="asks for a size, and there are no images to tell"):
         spiking_layers(Sized())
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda x: x, lambda x: (100 * x).softmax(1), lambda x: x.argmax(1)]
+)
+def test_a_graph_with_other_layers_than_the_network_is_refused(answer):
+    class Asking(Functional):
+        def forward(self, x):
+            if isinstance(x, torch.Tensor):  # a proxy is none
+                x = 2 * x - 1
+            return answer(super().forward(x))
+
+    with pytest.raises(ConversionError, match="asks a value for its class"):
+        to_snn(Asking(), torch.rand(2, 1, 8, 8), neuron=NEURON)
+
+
+def test_a_graph_whose_output_has_another_shape_is_refused():
+    class Asking(Functional):
+        def forward(self, x):
+            x = super().forward(x)
+            return x if torch.is_tensor(x) else x[:, :2]
+
+    with pytest.raises(ConversionError, match="asks a value for its class"):
+        to_snn(Asking(), torch.rand(2, 1, 8, 8), neuron=NEURON)
+
+
+def test_what_is_drawn_behind_the_last_layer_that_sleeps_does_not_matter():
+    class Dropping(Functional):
+        def forward(self, x):
+            return F.dropout(super().forward(x))
+
+    model, images = Dropping(), torch.rand(2, 1, 8, 8)
+    before = torch.get_rng_state()
+    assert [unit.name for unit in to_snn(model, images, neuron=NEURON).units] == ["conv"]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_that_holds_what_cannot_be_copied_is_refused():
+    model = plain()
+    model.lock = threading.Lock()
+    with pytest.raises(ConversionError, match=r"cannot be copied: cannot pickle .*must not hold"):
+        to_snn(model, torch.rand(2, 1, 8, 8), neuron=NEURON)
 
 
 def test_a_branch_on_pixels_is_refused_with_its_line():
@@ -493,8 +553,8 @@ def test_copies_are_freed_when_nobody_holds_them(monkeypatch):
     copies = []
     simulated = conversion._simulated
 
-    def watched(*arguments):
-        found = simulated(*arguments)
+    def watched(*arguments, **options):
+        found = simulated(*arguments, **options)
         copies.append(weakref.ref(found[0].get_submodule("0")))
         return found
 

@@ -178,6 +178,27 @@ class Scaled(nn.Module):
         return (self.squeeze(y) + self.norms[1](self.b2(x)) / 4).relu()
 
 
+class Rearranged(nn.Module):
+    """Copies its image into channels, enlarges it, and moves channels and halves of them about."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.3, 0.4, 0.5]))
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(8, 2, 1)
+        self.pad, self.larger, self.shuffle = nn.ZeroPad2d(1), nn.Upsample(12), nn.ChannelShuffle(2)
+
+    def forward(self, x):
+        x = F.interpolate(x.repeat(1, 3, 1, 1), scale_factor=2, mode="bilinear")
+        x = (x - self.mean[:, None, None].to(x.device)) / self.mean.view(1, 3, 1, 1).type_as(x)
+        x = self.larger(nn.AvgPool2d(2)(nn.ReLU()(self.a(self.pad(x)))))
+        batch, channels, height, width = x.size()
+        x = x.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(x.shape)
+        first, second = self.b(self.shuffle(x).detach()).relu().chunk(2, dim=1)
+        once, *_ = torch.split(x, 4, dim=1)
+        x = torch.cat([second, first, once[..., 1:-1, 1:-1]], 1).permute(0, 1, 3, 2)
+        return self.c(x.clone().expand(-1, 8, -1, -1)).relu()
+
+
 def volume():
     model = nn.Sequential(
         nn.Unflatten(2, (2, 3)), nn.Conv3d(1, 3, 2), nn.BatchNorm3d(3), nn.ReLU(),
@@ -198,6 +219,7 @@ NETWORKS = {
     "pre-activation": PreActivation,
     "option A": OptionA,
     "scaled": Scaled,
+    "rearranged": Rearranged,
     "linear": lambda: nn.Sequential(
         conv_norm(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4), nn.BatchNorm1d(4), nn.ReLU(),
         nn.Linear(4, 3),
