@@ -161,21 +161,29 @@ def to_snn(
     return assemble(network, plan, scales, neurons, folds.scales, coefficient, bias)
 
 
-def to_ann(snn: SpikingNetwork, model: nn.Module) -> nn.Module:
+def to_ann(snn: SpikingNetwork, model: nn.Module, *, keep: bool = True) -> nn.Module:
     """A copy of the CNN with the slept weights; all else, biases and buffers too, is untouched.
 
     Args:
         snn: what `to_snn` made of the model, after sleep.
         model: the CNN it was made of; it is not changed.
+        keep: whether the spiking network keeps its weights. Without, it is of no more use, and
+            there are never two copies of a layer.
 
     Raises:
         ConversionError: if the model does not have the layers that slept, in their shapes.
     """
-    cnn = copy.deepcopy(model)
+    before = {unit.name: _weight(unit, model) for unit in snn.units}
+    slept: dict[int, nn.Parameter] = {}
     for unit in snn.units:
-        weight = _weight(unit, cnn)
-        weight.copy_(_slept(unit, weight))
-    return cnn
+        old = model.get_parameter(f"{unit.name}.weight")
+        weight = _slept(unit, before[unit.name])
+        if keep or weight.dtype != old.dtype:
+            weight = torch.empty_like(old).copy_(weight)
+        slept[id(old)] = nn.Parameter(weight, requires_grad=old.requires_grad)
+        if not keep:
+            unit.synapse.operator.register_parameter("weight", None)
+    return copy.deepcopy(model, slept)  # which takes these for copies of the old
 
 
 def unslept(unit: Unit, model: nn.Module) -> Tensor:
@@ -208,7 +216,7 @@ def _weight(unit: Unit, model: nn.Module) -> Tensor:
 
 def _slept(unit: Unit, weight: Tensor) -> Tensor:
     """The CNN's weights after sleep: `W + dW / s`, where a folded factor s is in dW."""
-    slept = unit.synapse.weight.detach()
+    slept = unit.synapse.weight.detach()  # the same memory
     if unit.fold is None:
         return slept  # in the CNN's units, so that the change is already in them
     scale = per_channel(unit.fold, slept)

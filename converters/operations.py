@@ -30,9 +30,9 @@ __all__ = [
 SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 SUPPORTED = (
     "Conv1d/2d/3d and Linear (zero padding, any stride, dilation, groups), BatchNorm, ReLU, ReLU6, "
-    "Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape, Dropout, Identity, sums and concatenations "
-    "of branches, numbers that multiply a layer's output or activations, a mean/std normalisation "
-    "in front of the first layer"
+    "Max/Avg/AdaptiveAvg pooling, Flatten/view/reshape and other rearrangements, zero padding, "
+    "enlarging, Dropout, Identity, sums and concatenations of branches, numbers that multiply a "
+    "layer's output or activations, a mean/std normalisation in front of the first layer"
 )
 
 

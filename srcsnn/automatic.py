@@ -1,7 +1,7 @@
 """Sleep without hand-set numbers: settings found in the network itself, from a rate and a dose."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from converters import Scale, SpikingNetwork, measure, to_ann, to_snn, unslept
 from srcsnn.calibration import calibrate, relative
 from srcsnn.config import AutoConfig, SleepConfig
+from srcsnn.memory import give_back_freed
 from srcsnn.neurons import NEURONS
 from srcsnn.night import run
 from srcsnn.preparation import check_before, check_neurons, neuron_maker, replay_for
@@ -93,6 +94,7 @@ def settle(
     *,
     seed: int,
     scales: Mapping[str, Scale] | None = None,
+    mend: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> Settled:
     """Settings of a sleep that reaches a rate and a dose in this network.
 
@@ -108,6 +110,8 @@ def settle(
         auto: what to reach.
         seed: of the night that follows; the thresholds are found with other spikes of it.
         scales: what `converters.measure` found in these images, if it was asked before.
+        mend: what the network will go through after sleep, such as `srcsnn.training.fit_norms`;
+            that it keeps its classes is asked of what this gives.
 
     Raises:
         ConfigError, ConversionError, DatasetError, SleepError: as `prepare`.
@@ -129,13 +133,17 @@ def settle(
     def night(config: SleepConfig, doses: Sequence[float]) -> tuple[int, float, float, float]:
         snn = network(config.thresholds)
         steps, reached = _trial_night(snn, model, config, doses, image, seed)
-        return steps, reached, *(watched.kept(to_ann(snn, model)) if watched else (1.0, 1.0))
+        give_back_freed()
+        if watched is None:
+            return steps, reached, 1.0, 1.0
+        return steps, reached, *watched.kept(mend(to_ann(snn, model, keep=False)))
 
     snn = network([1.0])
     if auto.neuron not in NEURONS:
         check_neurons(snn, tuple(images.shape[1:]))
     found = calibrate(snn, auto, make, image, seed)
     del snn  # which takes as much memory as the network that sleeps
+    give_back_freed()
     for halving in range(_HALVINGS):
         dose = auto.dose / 2**halving
         doses = _doses(dose, auto.tilt, len(found.drift))

@@ -154,15 +154,22 @@ def _bisect(
 
 @dataclass(frozen=True)
 class _Tally(IncDec):
-    """A rule that changes nothing and adds up what it would change, for each part of a layer."""
+    """A rule that changes nothing and adds up what it would change in the first part of a layer.
 
-    totals: list[Tensor] = field(default_factory=list)
+    A large layer has several parts, alike but for chance, and totals of all would take as much
+    memory as the network.
+    """
+
+    totals: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def init(self, synapse: Synapse) -> Any:  # noqa: ANN401  # a tensor, where IncDec has nothing
-        """A total of its own."""
+        """The total of the first part that asks, and none for the others."""
+        if self.totals:
+            return None
         kind = torch.promote_types(synapse.weight.dtype, torch.float32)
-        self.totals.append(torch.zeros_like(synapse.weight, dtype=kind))
-        return self.totals[-1]
+        total = torch.zeros_like(synapse.weight, dtype=kind)
+        self.totals.append((total, synapse.weight))
+        return total
 
     def update(
         self,
@@ -172,9 +179,16 @@ class _Tally(IncDec):
         state: Any,  # noqa: ANN401  # a tensor
     ) -> tuple[Tensor, Any]:
         """No change."""
+        if state is None:
+            return synapse.weight.new_zeros(()), None
         change, _ = super().update(synapse, pre, post, None)
         state += change
         return change.zero_(), state
+
+    @property
+    def drift(self) -> float:
+        """The total beside the weights that it would have changed."""
+        return relative(*self.totals[0])
 
 
 def _drift(
@@ -185,8 +199,7 @@ def _drift(
     tallies = [_Tally(1 - auto.dec_share, auto.dec_share, gate) for _ in snn.sleeping]
     run(snn, replay, tallies, steps=_STEPS, generator=generator)
     return {
-        unit.name: relative(torch.cat(tally.totals), unit.synapse.weight.detach()) / _STEPS
-        for tally, unit in zip(tallies, snn.sleeping, strict=True)
+        unit.name: tally.drift / _STEPS for tally, unit in zip(tallies, snn.sleeping, strict=True)
     }
 
 

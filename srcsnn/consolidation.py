@@ -16,6 +16,7 @@ from srcsnn.automatic import settle
 from srcsnn.config import AutoConfig, SleepConfig, load_settings
 from srcsnn.errors import ConfigError, RasterError, SleepError
 from srcsnn.files import check_target
+from srcsnn.memory import give_back_freed
 from srcsnn.night import INPUT, run
 from srcsnn.plasticity import Rule
 from srcsnn.preparation import check_rules, prepare, replay_for
@@ -151,16 +152,17 @@ def sleep(
             progress=progress,
         )
         seconds = time.perf_counter() - started
-    slept = to_ann(snn, model)
-    for unit in snn.units:  # a BatchNorm's factor may be too small to divide by
-        weight = slept.get_parameter(f"{unit.name}.weight")
-        if not torch.isfinite(weight).all():
-            raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
     counts = counter.counts or _recorded(file)
     layers = tuple(
         report_layer(u, unslept(u, model), counts[u.layer.name] / settings.steps, settings.dt_s)
         for u in snn.units
     )
+    give_back_freed()
+    slept = to_ann(snn, model, keep=False)
+    for unit in snn.units:  # a BatchNorm's factor may be too small to divide by
+        weight = slept.get_parameter(f"{unit.name}.weight")
+        if not torch.isfinite(weight).all():
+            raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
     return SleepResult(
         model=slept,
         report=Report(

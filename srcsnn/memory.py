@@ -6,7 +6,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
-__all__ = ["images_at_once", "keep_freed", "quick_layout"]
+__all__ = ["give_back_freed", "images_at_once", "keep_freed", "quick_layout"]
 
 _NUMBERS = 2**18
 """Input numbers a batch: enough to be fast, and little memory where a layer has many times more."""
@@ -54,3 +54,13 @@ def keep_freed() -> None:
     mallopt(_TRIM_THRESHOLD, _KEPT)
     if not mallopt(_MMAP_THRESHOLD, _KEPT):  # before glibc 2.35 more than 32 MiB were refused
         mallopt(_MMAP_THRESHOLD, 2**25)
+
+
+def give_back_freed() -> None:
+    """Has the C library hand memory that was kept back to the system, before other use of it.
+
+    What a night has freed lies between what it has not, too small for a copy of the network.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

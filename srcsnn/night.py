@@ -1,6 +1,7 @@
 """The time loop of a sleep: noise replays, layers fire, weights change (Algorithm 1)."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -37,8 +38,9 @@ def run(
         rule: how weights change, or one rule for each synapse that sleeps.
         steps: number of time steps, at most.
         generator: of the input spikes, on the CPU.
-        observers: after every step each is called with a layer's name and its spikes (B, ...),
-            "input" first, then every layer in network order. Tensors are made in inference mode.
+        observers: each is called with a layer's name and its spikes (B, ...) as soon as it has
+            fired, "input" first, unless a layer is called that, then every layer in network order.
+            Tensors are made in inference mode.
         progress: called after every step with the steps done and the steps in all.
         until: asked after every step whether that was the last.
 
@@ -48,20 +50,25 @@ def run(
     Raises:
         ConformanceError: if the replay's first spikes are not what the network takes.
     """
-    spikes: dict[str, Tensor] = {}
     done = 0
+    of_images = () if any(layer.name == INPUT for layer in snn.layers) else observers
     keep_freed()
     snn.reset()
-    with plastic(snn, rule), snn.observed(spikes.__setitem__):
+    with ExitStack() as hooks:
+        hooks.enter_context(plastic(snn, rule))
+        for observer in observers:
+            hooks.enter_context(snn.observed(observer))
         for step in range(steps):
-            spikes[INPUT] = replay(step, generator)
+            spikes = replay(step, generator)
             if step == 0:
-                _first_step(snn, spikes[INPUT])
+                _check_spikes(snn, spikes)
+            for observer in of_images:
+                observer(INPUT, spikes)
+            if step == 0:
+                _first_step(snn, spikes)
             else:
-                snn(spikes[INPUT])
-            for observer in observers:
-                for name, fired in spikes.items():
-                    observer(name, fired)
+                snn(spikes)
+            del spikes  # before the next are drawn
             done = step + 1
             if progress is not None:
                 progress(done, steps)
@@ -71,8 +78,8 @@ def run(
     return done
 
 
-def _first_step(snn: SpikingNetwork, spikes: Tensor) -> None:
-    """A step that looks at what came from the replay, which may be somebody's own."""
+def _check_spikes(snn: SpikingNetwork, spikes: Tensor) -> None:
+    """Looks at what came from the replay, which may be somebody's own."""
     weight = snn.units[0].synapse.weight
     if not isinstance(spikes, Tensor):
         raise ConformanceError(f"replay: gives a {type(spikes).__name__}, not a tensor of spikes")
@@ -83,6 +90,10 @@ def _first_step(snn: SpikingNetwork, spikes: Tensor) -> None:
         )
     if not ((spikes == 0) | (spikes == 1)).all():
         raise ConformanceError("replay: spikes must be 0 or 1")
+
+
+def _first_step(snn: SpikingNetwork, spikes: Tensor) -> None:
+    """A step that may find the spikes of the wrong shape."""
     try:
         snn(spikes)
     except RuntimeError as error:

@@ -15,7 +15,16 @@ from srcsnn.errors import ConfigError
 from srcsnn.memory import keep_freed, quick_layout
 from srcsnn.seeding import key, stream
 
-__all__ = ["PROTOCOLS", "Precision", "Protocol", "fit_head", "initialize", "train"]
+__all__ = [
+    "PROTOCOLS",
+    "Precision",
+    "Protocol",
+    "fit_head",
+    "fit_norms",
+    "initialize",
+    "is_fittable_norm",
+    "train",
+]
 
 Precision = Literal["float32", "bfloat16"]
 """What convolutions and linear layers are computed in while training; weights are float32."""
@@ -132,6 +141,50 @@ def fit_head(
     for name, module in linear.items():
         result.get_submodule(name).load_state_dict(module.state_dict())
     return result.eval()
+
+
+@torch.no_grad()
+def fit_norms(model: nn.Module, images: Tensor) -> nn.Module:
+    """A copy whose BatchNorms have the statistics of these images; its weights stay as they are.
+
+    Sleep changes what convolutions give, and a BatchNorm behind them goes on to take off the mean
+    and variance of what they gave awake. Measured again in clean images, they undo much of what a
+    night costs: what weight averaging does for its networks (Izmailov et al. 2018, Section 3.2).
+
+    Args:
+        model: maps (B, C, H, W) to logits; it is not changed.
+        images: (N, C, H, W) in [0, 1]: training images.
+
+    Raises:
+        ConfigError: if the network has no BatchNorm with statistics.
+        DatasetError: if the images do not fit the network.
+    """
+    check_takes(model, images)
+    norms = [name for name, each in model.named_modules() if is_fittable_norm(each)]
+    if not norms:
+        raise ConfigError("the network has no BatchNorm with statistics, so there is none to fit")
+    measured = copy.deepcopy(model).eval()
+    if next(measured.parameters()).dtype in (torch.float16, torch.bfloat16):
+        measured = measured.float()  # in which many small shares add up
+    like = next(measured.parameters())
+    for name in norms:
+        norm = measured.get_submodule(name)
+        norm.reset_running_stats()  # type: ignore[operator]  # torch types it as a tensor
+        norm.momentum = None  # type: ignore[assignment]  # which is the mean over all batches
+        norm.training = True
+    for batch in torch.split(images, 100):
+        measured(batch.to(like))
+    result = copy.deepcopy(model)
+    for name in norms:
+        for statistic in ("running_mean", "running_var"):
+            found = measured.get_submodule(name).get_buffer(statistic)
+            result.get_submodule(name).get_buffer(statistic).copy_(found)
+    return result.eval()
+
+
+def is_fittable_norm(module: nn.Module) -> bool:
+    """Whether this is a BatchNorm that has statistics of what it normalises."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None
 
 
 def _is_frozen(module: nn.Module) -> bool:

@@ -355,7 +355,7 @@ def test_tune_decides_by_training_images_alone(night, tmp_path, capsys):
     assert (first / "config.toml").read_bytes() == (second / "config.toml").read_bytes()
     told = [json.loads((each / "result.json").read_text()) for each in (first, second)]
     assert told[0]["results"] != told[1]["results"]  # the test images did differ
-    assert ("head alone" in told[0]["results"]) == (told[0]["fit_images"] > 0)
+    assert ("fitted alone" in told[0]["results"]) == (told[0]["fit_images"] > 0)
     assert (first / "search.png").stat().st_size > 5000
     assert command(*words, "-o", first) == 0
     assert "nothing new was tried" in capsys.readouterr().out

@@ -380,14 +380,15 @@ print(peak(600), peak(6000))
     assert long - short < 5 * 1024
 
 
-def test_importing_everything_is_quick():
+def test_importing_everything_is_quick(monkeypatch):
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # as it is where it is installed
     code = """
 import time, torch, snntorch
 started = time.process_time()
 from srcsnn import *
 print(time.process_time() - started)
 """
-    assert any(in_a_new_process(code)[0] < 0.3 for _ in range(3))  # a machine has busy moments
+    assert any(in_a_new_process(code)[0] < 0.3 for _ in range(5))  # a machine has busy moments
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

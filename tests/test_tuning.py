@@ -12,7 +12,7 @@ from srcsnn.datasets import load_images
 from srcsnn.distortions import GaussianNoise
 from srcsnn.errors import ConfigError, DatasetError, SleepError
 from srcsnn.models import PaperCNN, paper_mnist
-from srcsnn.training import Protocol, fit_head, initialize, train
+from srcsnn.training import Protocol, fit_head, fit_norms, initialize, train
 from srcsnn.tuning import (
     SPACE,
     Candidate,
@@ -290,6 +290,51 @@ def test_a_head_is_fitted_behind_statistics_that_stay():
     found = [fit_head(each, images, labels, seed=0, epochs=3)[4].weight for each in (first, second)]
     assert not torch.equal(found[0], first[4].weight)
     assert torch.allclose(*found, atol=1e-6)
+
+
+def normed(seed=0):
+    layers = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    return initialize(lambda: nn.Sequential(*layers), seed).eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_get_the_statistics_of_the_images(dtype):
+    images = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = normed().to(dtype)
+    model[1].num_batches_tracked += 7
+    before = copy.deepcopy(model.state_dict())
+    after = fit_norms(model, images).state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    differ = {name for name in after if not torch.equal(after[name], before[name])}
+    assert differ == {"1.running_mean", "1.running_var"}
+    with torch.no_grad():
+        seen = copy.deepcopy(model[0]).float()(images).transpose(0, 1).flatten(1)
+    assert torch.allclose(after["1.running_mean"], seen.mean(1).to(dtype), rtol=1e-4)
+    assert torch.allclose(after["1.running_var"], seen.var(1).to(dtype), rtol=1e-4)
+    assert {value.dtype for name, value in after.items() if "running" in name} == {dtype}
+    without = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False))
+    with pytest.raises(ConfigError, match="no BatchNorm with statistics"):
+        fit_norms(without.to(dtype), images)
+
+
+def test_norms_are_fitted_after_sleep_where_a_candidate_says_so():
+    images = torch.rand(90, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    given = images, (images[:, 0, 0, 0] > 0.5).long()
+    auto, model = AutoConfig(steps=5, keep=0.5), normed()
+    space = space_of(auto, fit_head=False, fit_norms=True)
+    found = search(model, *given, auto, trials=12, seed=0, distortions=[NOISE], validation=30,
+                   space=space, clean_loss=1.0).candidates  # fmt: skip
+    assert {candidate.fit_norms for candidate in found} == {False, True}
+    for candidate in found:
+        network = tuned(model, *given, candidate, seed=0, validation=30)
+        kept = torch.equal(network[1].running_mean, model[1].running_mean)
+        assert kept == (not candidate.fit_norms)
+        awake = fitted(model, *given, candidate, seed=0, validation=30)
+        assert torch.equal(awake[0].weight, model[0].weight)
+        assert kept == torch.equal(awake[1].running_mean, model[1].running_mean)
+    without = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
+    with pytest.raises(ConfigError, match="fit_norms: the network has no BatchNorm"):
+        search(without, *given, auto, trials=1, seed=0, space=space)
 
 
 def test_dropout_goes_on_beside_a_buffer_while_a_head_is_fitted():

@@ -76,6 +76,7 @@ def tune(
     from srcsnn.files import write_json, write_text
     from srcsnn.robustness import evaluate
     from srcsnn.tables import robustness_table
+    from srcsnn.training import is_fittable_norm
 
     try:
         from srcsnn.tuning import fitted, search, space_of, tuned
@@ -93,6 +94,7 @@ def tune(
     _check_results(results_file, kept)
     output = check_output(folder / f"tuned{loaded.path.suffix}", loaded, overwrite=True)
     model = load_model(arch, loaded)
+    fit_norms = fit_head and any(map(is_fittable_norm, model.modules()))
     if fit_head and not any(isinstance(module, nn.Linear) for module in model.modules()):
         say("the network has no linear layer, so that no head is fitted")
         fit_head = False
@@ -116,7 +118,7 @@ def tune(
                 seed=seed,
                 distortions=chosen,
                 clean_loss=clean_loss / 100,
-                space=space_of(start, fit_head=fit_head),
+                space=space_of(start, fit_head=fit_head, fit_norms=fit_norms),
                 study=kept,
                 workers=workers,
                 seconds=60 * minutes,
@@ -147,8 +149,8 @@ def tune(
     networks = {"baseline": model}
     with progress("sleeping with the best settings"):
         network = tuned(model, images.images, images.labels, best, seed=seed)
-        if best.fit_images:
-            networks["head alone"] = fitted(model, images.images, images.labels, best, seed=seed)
+        if best.fit_images or best.fit_norms:
+            networks["fitted alone"] = fitted(model, images.images, images.labels, best, seed=seed)
         networks["tuned"] = network
     write_text(folder / "config.toml", best.config.to_toml())
     origin = {
@@ -159,6 +161,7 @@ def tune(
         "input": str(loaded.path),
         "config": best.config.model_dump(),
         "fit_images": best.fit_images,
+        "fit_norms": best.fit_norms,
         "seed": seed,
         "tried": len(found.candidates),
         "study": kept,
@@ -177,10 +180,12 @@ def tune(
     accuracy_figure(results, folder / "accuracy.png", title=images.note or None)
     gain = 100 * (best.mean - found.baseline.mean())
     say(f"{len(found.candidates)} settings tried; the best gains {gain:+.1f} points in validation")
-    if best.fit_images:
+    fits = ["BatchNorm's statistics"] if best.fit_norms else []
+    fits += [f"linear layers, to {best.fit_images:,} images"] if best.fit_images else []
+    if fits:
         say(
-            f"its linear layers were fitted after sleep, to {best.fit_images:,} training images; "
-            "'head alone' was fitted like this without having slept"
+            f"fitted to clean training images after sleep: {' and '.join(fits)}; 'fitted alone' is "
+            "the network that did not sleep, fitted likewise"
         )
     say(f"in {folder}/: {output.name}, config.toml, result.json, accuracy.png, search.png")
     say(f"{kept} keeps what was tried; the same command with more --trials or --minutes goes on")

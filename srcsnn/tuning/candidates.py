@@ -21,6 +21,7 @@ class Candidate:
         clean: accuracy on undistorted validation images, in [0, 1]; 0 if it failed.
         mean: mean accuracy over the distortions, in [0, 1].
         fit_images: training images that the head was fitted to after sleep; 0 if it was not.
+        fit_norms: whether BatchNorms got the statistics of clean training images after sleep.
         failure: what was wrong with it, if anything: that its weights blew up, for example.
     """
 
@@ -28,6 +29,7 @@ class Candidate:
     clean: float
     mean: float
     fit_images: int = 0
+    fit_norms: bool = False
     failure: str = ""
 
 
@@ -60,6 +62,7 @@ def note(trial: optuna.Trial, candidate: Candidate) -> None:
         "clean": candidate.clean,
         "mean": candidate.mean,
         "fit_images": candidate.fit_images,
+        "fit_norms": candidate.fit_norms,
         "failure": candidate.failure,
     }
     trial.set_user_attr("candidate", found)

@@ -21,8 +21,9 @@ from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
 from srcsnn.plugins import current_folder_importable
 from srcsnn.preparation import neuron_maker, prepare
 from srcsnn.seeding import key
+from srcsnn.training import is_fittable_norm
 from srcsnn.tuning.candidates import Candidate, Search, noted
-from srcsnn.tuning.space import FIT, Range, check_space, space_of
+from srcsnn.tuning.space import FIT, FIT_NORMS, Range, check_space, space_of
 from srcsnn.tuning.studies import Store, check_baseline, open_study
 from srcsnn.tuning.tryout import Tryout
 
@@ -70,7 +71,7 @@ def search(
         validation: how many images each candidate is measured on, at most two thirds of them.
         clean_loss: how much clean accuracy a candidate may lose, in [0, 1].
         population: how many settings make a generation.
-        space: where to look for which settings; that of `space_of`, without fitting heads, if not
+        space: where to look for which settings; that of `space_of`, without fitting, if not
             given.
         study: a file (SQLite) or the URL of a database that keeps what was tried. A search that
             was stopped goes on from there, with one worker to the same end.
@@ -107,6 +108,8 @@ def search(
         neuron_maker(start.neuron)
     if FIT in space and not any(isinstance(module, nn.Linear) for module in model.modules()):
         raise ConfigError(f"space: {FIT}: the network has no linear layer that could be fitted")
+    if FIT_NORMS in space and not any(map(is_fittable_norm, model.modules())):
+        raise ConfigError(f"space: {FIT_NORMS}: the network has no BatchNorm with statistics")
     store = Store(study, population, work.identity())
     opened = open_study(store)
     baseline = work.evaluate(model)

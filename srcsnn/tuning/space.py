@@ -13,6 +13,7 @@ from srcsnn.errors import ConfigError
 __all__ = [
     "AUTO_SPACE",
     "FIT",
+    "FIT_NORMS",
     "SPACE",
     "Range",
     "check_space",
@@ -23,6 +24,9 @@ __all__ = [
 
 FIT = "fit_images"
 """Name of what is no setting of the sleep: how many images the head is fitted to after it."""
+
+FIT_NORMS = "fit_norms"
+"""Name of another: whether BatchNorms get the statistics of clean images after it, 1 or 0."""
 
 BATCH = 64
 """Images of a step of fitting; less than that is none."""
@@ -68,7 +72,9 @@ AUTO_SPACE: Mapping[str, Range] = {
 """The few numbers of `AutoConfig`. A gate as wide as 1 is as good as none."""
 
 
-def space_of(start: SleepConfig | AutoConfig, *, fit_head: bool) -> dict[str, Range]:
+def space_of(
+    start: SleepConfig | AutoConfig, *, fit_head: bool, fit_norms: bool = False
+) -> dict[str, Range]:
     """Where to look from these settings on.
 
     Settings that lie outside the usual ranges widen them, to ten times as far as they are where
@@ -78,6 +84,7 @@ def space_of(start: SleepConfig | AutoConfig, *, fit_head: bool) -> dict[str, Ra
     Args:
         start: settings, or what settings should reach.
         fit_head: whether fitting the head after sleep is tried as well.
+        fit_norms: whether fitting the statistics of BatchNorm is.
     """
     found = {}
     for name, range_ in (AUTO_SPACE if isinstance(start, AutoConfig) else SPACE).items():
@@ -85,7 +92,11 @@ def space_of(start: SleepConfig | AutoConfig, *, fit_head: bool) -> dict[str, Ra
         if range_.log and 0 in values:
             continue
         found[name] = _widened(range_, min(values), max(values), _most(start, name))
-    return found | {FIT: Range(BATCH // 4, 40_000, whole=True)} if fit_head else found
+    if fit_head:
+        found[FIT] = Range(BATCH // 4, 40_000, whole=True)
+    if fit_norms:
+        found[FIT_NORMS] = Range(0, 1, log=False, whole=True)
+    return found
 
 
 def _most(start: SleepConfig | AutoConfig, name: str) -> float:
@@ -112,7 +123,7 @@ def _values(start: SleepConfig | AutoConfig, name: str, range_: Range) -> tuple[
 
 def check_space(start: SleepConfig | AutoConfig, space: Mapping[str, Range]) -> None:
     """Raises ConfigError if the space names what cannot be searched from these settings on."""
-    known = [*(AUTO_SPACE if isinstance(start, AutoConfig) else SPACE), FIT]
+    known = [*(AUTO_SPACE if isinstance(start, AutoConfig) else SPACE), FIT, FIT_NORMS]
     if unknown := sorted(set(space) - set(known)):
         raise ConfigError(f"space: {', '.join(unknown)}: can search {', '.join(known)}")
 
@@ -121,7 +132,7 @@ def parameters(start: SleepConfig | AutoConfig, space: Mapping[str, Range]) -> d
     """The settings as numbers by name, one for each value of a list, within the space."""
     found: dict[str, float] = {}
     for name, range_ in space.items():
-        values = (0.0,) if name == FIT else _values(start, name, range_)
+        values = (0.0,) if name in (FIT, FIT_NORMS) else _values(start, name, range_)
         for parameter, value in zip(_parameters(start, name), values, strict=True):
             found[parameter] = min(max(value, range_.low), range_.high)
     return found

@@ -16,15 +16,18 @@ from srcsnn.distortions import Distortion
 from srcsnn.errors import SrcsnnError
 from srcsnn.robustness import Robustness, evaluate
 from srcsnn.seeding import key, stream
-from srcsnn.training import fit_head
+from srcsnn.training import fit_head, fit_norms
 from srcsnn.tuning.candidates import Candidate, note
-from srcsnn.tuning.space import BATCH, FIT, Range, parameters, suggest
+from srcsnn.tuning.space import BATCH, FIT, FIT_NORMS, Range, parameters, suggest
 
 __all__ = ["Tryout", "fitted", "tuned"]
 
 FIT_IMAGES = 10_000
 """Different training images that a head is fitted to, at most, none of them for validation; for
 more it goes through them several times."""
+
+NORM_IMAGES = 2_000
+"""How many of these the statistics of BatchNorm are measured on, at most."""
 
 _CLEAN = 2
 """Times as many more images on which clean accuracy is measured, where there are so many."""
@@ -42,7 +45,7 @@ def tuned(
     seed: int,
     validation: int = 1000,
 ) -> nn.Module:
-    """The network slept with a candidate's settings, and its head fitted as they say.
+    """The network slept with a candidate's settings, its norms and head fitted as they say.
 
     Args:
         model: a trained CNN; it is not changed.
@@ -68,16 +71,18 @@ def fitted(
     seed: int,
     validation: int = 1000,
 ) -> nn.Module:
-    """The network with its head fitted as a candidate says; given one that is awake, the control.
+    """The network with norms and head fitted as a candidate says; of one awake, the control.
 
     What this alone gains, sleep has not brought. Arguments as of `tuned`.
 
     Raises:
-        ConfigError, DatasetError: as `fit_head`.
+        ConfigError, DatasetError: as `fit_head` and `fit_norms`.
     """
+    _, _, fitting = _split(len(images), validation, seed)
+    if candidate.fit_norms:
+        network = fit_norms(network, images[fitting[:NORM_IMAGES]])
     if not candidate.fit_images:
         return network
-    _, _, fitting = _split(len(images), validation, seed)
     epochs = max(1, round(candidate.fit_images / len(fitting)))
     fitting = fitting[: candidate.fit_images]
     return fit_head(network, images[fitting], labels[fitting], seed=seed, epochs=epochs)
@@ -131,6 +136,7 @@ class Tryout:
         few images, as what sleeps well is often of that kind; two that are nearly all in the first
         layer, whose weights hardly ever fall; three of short nights, in which negative weights
         rise, around a dose that keeps most classes; and the first, with a head fitted to many.
+        What BatchNorms there are get new statistics in all of them, and so these doses.
         """
         start = self.start
         if not isinstance(start, AutoConfig):
@@ -149,6 +155,9 @@ class Tryout:
             lowest = min(each.dose for each in settings)
             space["dose"] = replace(space["dose"], low=min(space["dose"].low, lowest))
         firsts = [parameters(each, space) for each in settings]
+        if FIT_NORMS in space:
+            for first in firsts:
+                first[FIT_NORMS] = 1
         if FIT in space:
             for first in firsts[1:4]:
                 first[FIT] = 1000
@@ -157,7 +166,15 @@ class Tryout:
 
     def _bearable(self, auto: AutoConfig) -> AutoConfig:
         """With the dose at which classes are kept, and no more asked of them."""
-        found = settle(self.model, self.images, auto, seed=self.seed, scales=self.scales)
+        _, _, fitting = _split(len(self.images), self.validation, self.seed)
+
+        def mend(network: nn.Module) -> nn.Module:
+            return fit_norms(network, self.images[fitting[:NORM_IMAGES]])
+
+        found = settle(
+            self.model, self.images, auto, seed=self.seed, scales=self.scales,
+            **{"mend": mend} if FIT_NORMS in self.space else {},
+        )  # fmt: skip
         return auto.with_changes(keep=0, dose=found.dose)
 
     def identity(self) -> dict[str, str]:
@@ -200,7 +217,7 @@ class Tryout:
     def attempt(self, trial: optuna.Trial) -> float:
         """Tries the settings that a trial suggests; gives the mean accuracy under distortions."""
         found = suggest(trial, self.start, self.space)
-        wanted = int(found.pop(FIT, 0))
+        images, norms = int(found.pop(FIT, 0)), bool(found.pop(FIT_NORMS, 0))
         settings = self.start.with_changes(**found)
         if isinstance(settings, AutoConfig):
             settled = settle(self.model, self.images, settings, seed=self.seed, scales=self.scales)
@@ -208,25 +225,29 @@ class Tryout:
         assert self.baseline is not None
         floor = self.baseline.clean - self.clean_loss
         try:
-            candidate = self._measured(settings, wanted, floor)
+            wanted = Candidate(settings, 0.0, 0.0, fit_images=images, fit_norms=norms)
+            candidate = self._measured(wanted, floor)
         except SrcsnnError as failure:  # weights or scores blew up, which is an answer
             candidate = Candidate(settings, 0.0, 0.0, failure=str(failure))
         note(trial, candidate)
         trial.set_constraint("clean accuracy", floor - candidate.clean)
         return candidate.mean
 
-    def _measured(self, settings: SleepConfig, wanted: int, floor: float) -> Candidate:
-        """A night with these settings, and the head fitted to as many images or to more."""
-        given = self.images, self.labels
-        candidate = Candidate(settings, 0.0, 0.0)
-        slept = sleep(self.model, self.images, settings, seed=self.seed, scales=self.scales).model
-        for count in self._fits(wanted):
-            candidate = replace(candidate, fit_images=count)
-            network = fitted(slept, *given, candidate, seed=self.seed, validation=self.validation)
+    def _measured(self, wanted: Candidate, floor: float) -> Candidate:
+        """A night as a candidate says, and the head fitted to as many images or to more."""
+        config, norms = wanted.config, wanted.fit_norms
+        slept = sleep(self.model, self.images, config, seed=self.seed, scales=self.scales).model
+        slept = self._fitted(slept, replace(wanted, fit_images=0))
+        for count in self._fits(wanted.fit_images):
+            network = self._fitted(slept, replace(wanted, fit_images=count, fit_norms=False))
             if FIT not in self.space or self.evaluate(network, clean=True).clean >= floor:
                 break
         counts = self.evaluate(network)
-        return replace(candidate, clean=counts.clean, mean=counts.mean())
+        return Candidate(config, counts.clean, counts.mean(), fit_images=count, fit_norms=norms)
+
+    def _fitted(self, network: nn.Module, candidate: Candidate) -> nn.Module:
+        given = self.images, self.labels
+        return fitted(network, *given, candidate, seed=self.seed, validation=self.validation)
 
     def _fits(self, wanted: int) -> Iterator[int]:
         """How many images to fit the head to: as wanted, then more and more of them.

@@ -270,6 +270,23 @@ def test_without_sleep_the_network_comes_back_bit_for_bit(model, dtype):
     assert all(torch.equal(model.state_dict()[k], before[k]) for k in before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_spiking_network_may_give_its_weights_away(model, dtype):
+    model.to(dtype)
+    snn = to_snn(model, images(), neuron=NEURON, layers="all")
+    for unit in snn.units:
+        unit.synapse.weight.add_(0.1)
+    copied, given = to_ann(snn, model), to_ann(snn, model, keep=False)
+    assert list(given.state_dict()) == list(model.state_dict())
+    for (name, one), other in zip(copied.named_parameters(), given.parameters(), strict=True):
+        assert torch.equal(one, other), name
+        assert one.dtype == other.dtype == dtype
+        assert one.requires_grad
+        assert other.requires_grad
+    assert not any(list(unit.synapse.operator.parameters()) for unit in snn.units)
+
+
 @pytest.mark.parametrize(("bias", "fires"), [("scaled", True), ("off", False)])
 @torch.no_grad()
 def test_without_biases_silence_stays_silence(bias, fires):
