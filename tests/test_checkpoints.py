@@ -446,6 +446,19 @@ def test_a_common_prefix_is_taken_off_and_put_back(tmp_path, before, prefix):
     assert bits(after[f"{prefix}conv.weight"]) == bits(state[f"{prefix}conv.weight"])
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_counts_of_batches_may_be_missing_and_stay_so(tmp_path, prefix):
+    state = {prefix + key: value for key, value in make_net().state_dict().items()}
+    del state[f"{prefix}norm.num_batches_tracked"]
+    checkpoint = saved(tmp_path, state)
+    save_checkpoint(tmp_path / "out.pt", checkpoint, zeroed_head(checkpoint), {})
+    assert list(read(tmp_path / "out.pt")) == list(state)
+    del state[f"{prefix}norm.weight"]
+    message = refused_by(make_net(), saved(tmp_path, state))
+    assert "norm.weight (3,)" in message
+    assert "num_batches_tracked" not in message
+
+
 def test_a_prefix_is_no_excuse_for_other_keys(tmp_path):
     state = {f"model.{key}": value for key, value in make_net().state_dict().items()}
     del state["model.head.bias"]

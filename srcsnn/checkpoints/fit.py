@@ -8,11 +8,18 @@ from torch import Tensor
 
 from srcsnn.errors import CheckpointError
 
-__all__ = ["check_finite", "check_fit", "prefix_of"]
+__all__ = ["check_finite", "check_fit", "is_counter", "prefix_of"]
+
+
+def is_counter(key: str) -> bool:
+    """Whether this is BatchNorm's count of batches, which old files and other libraries lack."""
+    return key.rpartition(".")[2] == "num_batches_tracked"
 
 
 def check_fit(path: Path, found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     """Raises one CheckpointError with everything in which keys, shapes and kinds differ.
+
+    Counts of batches may be missing: no network in eval mode looks at them.
 
     Args:
         path: of the file, for the message.
@@ -22,7 +29,9 @@ def check_fit(path: Path, found: Mapping[str, Tensor], target: Mapping[str, Tens
     both = [key for key in target if key in found]
     problems = {
         "missing (the network has them, the file does not)": [
-            f"{key} {_shape(weights)}" for key, weights in target.items() if key not in found
+            f"{key} {_shape(weights)}"
+            for key, weights in target.items()
+            if key not in found and not is_counter(key)
         ],
         "unexpected (the file has them, the network does not)": [
             f"{key} {_shape(weights)}" for key, weights in found.items() if key not in target
@@ -59,8 +68,9 @@ def prefix_of(found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
         Nothing if the keys differ in more than that.
     """
     first = next(iter(target), "")
+    wanted = {key for key in target if not is_counter(key)}
     for prefix in {key.removesuffix(first) for key in found if key.endswith(first)}:
-        if found.keys() == {prefix + key for key in target}:
+        if {key for key in found if not is_counter(key)} == {prefix + key for key in wanted}:
             return prefix
     return ""
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from srcsnn.checkpoints.fit import check_finite, check_fit, prefix_of
+from srcsnn.checkpoints.fit import check_finite, check_fit, is_counter, prefix_of
 from srcsnn.checkpoints.payload import check_entries, find_wrapper
 from srcsnn.checkpoints.tensorfile import is_safetensors, load_safetensors
 from srcsnn.checkpoints.unpickling import load_torch
@@ -90,8 +90,9 @@ def load_into(checkpoint: Checkpoint, model: nn.Module) -> None:
         {key: weights.to(target[key].dtype) for key, weights in found.items()},
         f"{checkpoint.path}: cannot use these weights",
     )
+    counts = {key: each for key, each in target.items() if is_counter(key)}
     try:
-        model.load_state_dict(found, strict=True)
+        model.load_state_dict(counts | found, strict=True)
     except RuntimeError as cause:  # a network with rules of its own about what it loads
         raise CheckpointError(f"{checkpoint.path} does not fit the network: {cause}") from cause
 
