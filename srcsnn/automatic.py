@@ -111,7 +111,7 @@ def settle(
         seed: of the night that follows; the thresholds are found with other spikes of it.
         scales: what `converters.measure` found in these images, if it was asked before.
         mend: what the network will go through after sleep, such as `srcsnn.training.fit_norms`;
-            that it keeps its classes is asked of what this gives.
+            classes are to be kept that it has when it goes through this awake.
 
     Raises:
         ConfigError, ConversionError, DatasetError, SleepError: as `prepare`.
@@ -119,7 +119,8 @@ def settle(
     """
     check_before(model, images)
     make = neuron_maker(auto.neuron)
-    watched = Watched(model, images, seed) if auto.keep else None
+    # What mending alone changes is no night's fault.
+    watched = Watched(mend(model), images, seed) if auto.keep else None
     image = images.mean(0)
     scales = measure(model, images, layers=auto.layers) if scales is None else scales
 
