@@ -13,6 +13,7 @@ from converters.arithmetic import ARITHMETIC, arithmetic_kind
 from converters.kinds import Kind
 
 __all__ = [
+    "REARRANGING",
     "SUPPORTED",
     "SYNAPSES",
     "cap",
@@ -87,8 +88,8 @@ _METHODS: dict[str, Kind] = {
     ),
     "mean": Kind.AVERAGE,
 }
-# What moves or copies values between positions and channels, if it leaves the images alone.
-_REARRANGING = {
+# What moves or copies values between positions and channels.
+REARRANGING = {
     torch.transpose, torch.permute, torch.chunk, torch.split, torch.tile,
     "transpose", "permute", "chunk", "split", "repeat", "tile", "expand",
 }  # fmt: skip
@@ -135,7 +136,7 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         kind = _module_kind(network.get_submodule(str(node.target)))
     elif node.target in ARITHMETIC:
         return arithmetic_kind(node, kinds)
-    elif node.target in _REARRANGING:
+    elif node.target in REARRANGING:
         kind = Kind.PASS if _rearranges(node) else Kind.UNSUPPORTED
     elif node.op == "call_method":
         kind = _METHODS.get(str(node.target), Kind.UNSUPPORTED)

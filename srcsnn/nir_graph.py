@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from converters import ConversionError, Neuron, Neurons, SpikingNetwork, Synapse
 from converters.arithmetic import factor_on
-from converters.operations import squeezed
+from converters.operations import REARRANGING, is_identity, squeezed
 from srcsnn.errors import ConfigError
 from srcsnn.neurons import LIF, Leaky
 from srcsnn.pools import AVERAGE_POOLS, MAX_POOLS, geometry
@@ -27,10 +27,13 @@ __all__ = ["to_nir"]
 _Array = np.ndarray[Any, np.dtype[np.float32]]
 
 _SAME_VALUES = {
-    nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-    nn.AlphaDropout, torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, squeezed,
-    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout,
-    "flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze",
+    nn.Flatten, nn.Unflatten,
+    torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, squeezed,
+    "flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze",
+}  # fmt: skip
+_MISSING = {
+    operator.getitem, F.pad, F.interpolate, F.channel_shuffle, nn.Upsample, nn.ChannelShuffle,
+    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, *REARRANGING,
 }  # fmt: skip
 
 
@@ -174,11 +177,11 @@ class _Writer:
             label, shape = self._labels[module], self._values.shape(node)
             model = _neuron(module.neuron, shape, self._dt_s, label)
             self._signals[node] = self._add(label, model, self._signal(below[0]).names, binary=True)
-        elif operation in _SAME_VALUES:
+        elif operation in _SAME_VALUES or is_identity(self._graph, node):
             self._signals[node] = self._same_values(node)
         elif operation in MAX_POOLS or operation in AVERAGE_POOLS:
             self._signals[node] = self._pool(node, module, largest=operation in MAX_POOLS)
-        elif operation in (operator.getitem, F.pad) and self._values.is_tensor(node):
+        elif operation in _MISSING and self._values.is_tensor(node):
             raise ConversionError(f"{_label(node)}: NIR has no node for {_called(operation)}")
         elif not of_spikes or not self._values.is_tensor(node):
             return  # arithmetic of images alone, which what is behind it takes as a whole; a size

@@ -244,6 +244,8 @@ def test_sleep_is_seen_in_the_graph(images):
         ([nn.AvgPool2d(2), nn.MaxPool2d(2)], r"^3: NIR has a max-pool of spikes alone"),
         ([nn.AvgPool2d(2, divisor_override=3)], r"^2: NIR's pools have no divisor_override"),
         ([nn.Flatten(2), nn.Unflatten(2, (5, 20))], r"cannot bring \(4, 10, 10\) into"),
+        ([nn.Upsample(20)], "^2: NIR has no node for Upsample"),
+        ([nn.ChannelShuffle(2)], "^2: NIR has no node for ChannelShuffle"),
     ],
 )
 def test_what_nir_lacks_is_named(layers, complaint, images):
@@ -266,6 +268,23 @@ def test_what_cannot_be_asked_is_refused(images):
         to_nir(snn, (1, 12, 12))
     snn = to_snn(initialize(Coloured, 0), images, neuron=LIF(1.0, 0.9))
     with pytest.raises(ConversionError, match="NIR has no node for what it does to images"):
+        to_nir(snn, (1, 12, 12))
+
+
+@pytest.mark.parametrize(
+    "rearrange", [lambda x: x.transpose(2, 3), lambda x: x.repeat(1, 1, 2, 1), nn.ZeroPad2d(1)]
+)
+def test_images_that_are_rearranged_are_named(images, rearrange):
+    class Rearranged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.rearrange = nn.Conv2d(1, 2, 3), rearrange
+
+        def forward(self, x):
+            return self.conv(self.rearrange(x)).relu()
+
+    snn = to_snn(initialize(Rearranged, 0), images, neuron=LIF(1.0, 0.9))
+    with pytest.raises(ConversionError, match="NIR has no node for"):
         to_nir(snn, (1, 12, 12))
 
 

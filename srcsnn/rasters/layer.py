@@ -13,7 +13,7 @@ from srcsnn.rasters.bits import read_spikes
 from srcsnn.rasters.checks import Checked, damage_named
 from srcsnn.rasters.events import Events, Intervals
 from srcsnn.rasters.layout import packing_of
-from srcsnn.rasters.selection import Selection, from_one_on, span, spans
+from srcsnn.rasters.selection import Selection, span, spans, whole_number
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -193,7 +193,7 @@ class LayerRaster:
         Raises:
             RasterError: If `bin` is below 1, only counts were recorded, or the file is damaged.
         """
-        bin = from_one_on(bin, "bin")
+        bin = whole_number(bin, "bin")
         counts = np.empty((-(-self._rows // bin), *self.shape), np.min_scalar_type(bin))
         filled = 0
         for part in self.binned(bin):
@@ -210,7 +210,7 @@ class LayerRaster:
         Raises:
             RasterError: As `counts`.
         """
-        bin = from_one_on(bin, "bin")
+        bin = whole_number(bin, "bin")
         dtype = np.min_scalar_type(bin)
         if bin * self.neurons > _BYTES_AT_ONCE:
             for first in range(0, self._rows, bin):

@@ -92,19 +92,20 @@ def spans(
     return [span(*axis) for axis in zip(wanted, shape, names, strict=True)]
 
 
-def from_one_on(number: object, name: str) -> int:
+def whole_number(number: object, name: str, least: int = 1) -> int:
     """A whole number of any type as one of Python's, which does not overflow.
 
     Args:
         number: What the user gives.
         name: Of the argument, for messages.
+        least: The smallest that is allowed.
 
     Raises:
-        RasterError: If it is not whole or below 1.
+        RasterError: If it is not whole or smaller.
     """
     whole = _whole(number)
-    if whole is None or whole < 1:
-        raise RasterError(f"{name}: must be a whole number from 1 on, got {number!r}")
+    if whole is None or whole < least:
+        raise RasterError(f"{name}: must be a whole number from {least} on, got {number!r}")
     return whole
 
 

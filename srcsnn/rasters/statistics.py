@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from srcsnn.errors import RasterError
 from srcsnn.rasters.layer import LayerRaster
-from srcsnn.rasters.selection import from_one_on
+from srcsnn.rasters.selection import whole_number
 
 Counts = npt.NDArray[np.float64]
 
@@ -86,9 +86,9 @@ def correlations(
         seed: Of the draw.
 
     Raises:
-        RasterError: As `fano_factor`, or if `pairs` is below 1.
+        RasterError: As `fano_factor`, if `pairs` is below 1, or the seed below 0 or not whole.
     """
-    pairs = from_one_on(pairs, "pairs")
+    pairs, seed = whole_number(pairs, "pairs"), whole_number(seed, "seed", least=0)
     mean, variance = _moments(layer, bin)
     varying = np.flatnonzero(variance)
     drawn = varying[_draw_pairs(len(varying), pairs, np.random.default_rng(seed))]
@@ -127,7 +127,7 @@ def _moments(layer: LayerRaster, bin: int) -> tuple[Counts, Counts]:
 
 def _whole_bins(layer: LayerRaster, bin: int) -> Iterator[Counts]:
     """Counts (some bins, N), without the steps left over at the end."""
-    bin = from_one_on(bin, "bin")
+    bin = whole_number(bin, "bin")
     whole = layer.recorded // bin
     if not whole:
         raise RasterError(

@@ -95,6 +95,9 @@ class TestCounts:
     def test_no_pairs(self, layer_of):
         with pytest.raises(RasterError, match=r"pairs: must be a whole number .*, got 1\.5"):
             correlations(layer_of(draw(30, 3)), pairs=1.5)
+        for seed in (-1, 1.5):
+            with pytest.raises(RasterError, match=r"seed: must be a whole number from 0 on"):
+                correlations(layer_of(draw(30, 3)), seed=seed)
 
     def test_as_a_sparse_matrix(self, layer_of):
         spikes = draw(300, 5, 9, 11)
