@@ -35,7 +35,7 @@ def arithmetic_kind(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
     ):
         return Kind.AFFINE
     weighted = "alpha" in node.kwargs or "out" in node.kwargs  # alpha alone was made a product
-    of_images = all(_is_of_images(below, kinds) for below in varying)
+    of_images = all(_comes_from(Kind.INPUT, below, kinds) for below in varying)
     if node.target in _ADDITIONS and len(varying) == 2 and not of_images and not weighted:
         return Kind.SUM
     return Kind.UNSUPPORTED
@@ -55,13 +55,6 @@ def _comes_from(source: Kind, node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> b
         below = [each for each in node.all_input_nodes if kinds[each] is not Kind.CONSTANT]
         return all(_comes_from(source, each, kinds) for each in below)
     return kinds[node] is source
-
-
-def _is_of_images(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> bool:
-    """Whether this is the images, normalised or not."""
-    while kinds[node] is Kind.AFFINE:
-        (node,) = operands(node, kinds)
-    return kinds[node] is Kind.INPUT
 
 
 def factor_on(network: fx.GraphModule, node: fx.Node) -> float | None:

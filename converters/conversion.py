@@ -17,7 +17,7 @@ from converters.errors import ConversionError
 from converters.folding import Folds, fold, per_channel
 from converters.normalization import Diehl, Normalization, Scale, measure_scales
 from converters.operations import is_normalization
-from converters.sites import Layers, find_sites
+from converters.sites import Layers, Site, find_sites
 from converters.spiking import Neuron, SpikingNetwork, Unit
 from converters.tracing import trace
 
@@ -37,7 +37,7 @@ def spiking_layers(
     Raises:
         ConversionError: if the network cannot be converted.
     """
-    network, _, _ = _simulated(model, images)
+    network, _, _ = _simulated(model, images, compared=False)
     return tuple(site.name for site in find_sites(network, layers).sites)
 
 
@@ -78,8 +78,8 @@ def simulate(
 
     Returns:
         The output, and by the name of each layer that would spike the activations that its spikes
-        stand for, (N, ...), not negative. Where a pool stands in front of the ReLU these are those
-        of the pool.
+        stand for, (N, ...), not negative: those of the convolution, linear layer or sum that drives
+        it, also where its ReLU stands behind a pool.
 
     Raises:
         ConversionError: if the network cannot be converted.
@@ -87,7 +87,7 @@ def simulate(
     network, _, alike = _simulated(model, images)
     plan = find_sites(network, layers)
     _check(model, alike)
-    recording = _Recording(network, {site.activation: site.name for site in plan.sites})
+    recording = _Recording(network, plan.sites)
     output = recording.run(images.to(next(network.parameters())))
     return output, recording.activations
 
@@ -95,15 +95,15 @@ def simulate(
 class _Recording(fx.Interpreter):
     """Runs a graph and keeps what some of its nodes compute."""
 
-    def __init__(self, network: fx.GraphModule, names: Mapping[fx.Node, str]) -> None:
+    def __init__(self, network: fx.GraphModule, sites: Sequence[Site]) -> None:
         super().__init__(network)
-        self._names = names
+        self._sites = {site.root: site for site in sites}
         self.activations: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401  # as its base class
         found = super().run_node(n)
-        if n in self._names:
-            self.activations[self._names[n]] = found.clamp(min=0)
+        if (site := self._sites.get(n)) is not None:
+            self.activations[site.name] = found.clamp(0, site.cap)
         return found
 
 
@@ -183,7 +183,13 @@ def to_ann(snn: SpikingNetwork, model: nn.Module, *, keep: bool = True) -> nn.Mo
         slept[id(old)] = nn.Parameter(weight, requires_grad=old.requires_grad)
         if not keep:
             unit.synapse.operator.register_parameter("weight", None)
-    return copy.deepcopy(model, slept)  # which takes these for copies of the old
+    cnn = copy.deepcopy(model, dict(slept))  # which takes these for copies of the old
+    for unit in snn.units:
+        found = cnn.get_parameter(f"{unit.name}.weight")
+        weight = slept[id(model.get_parameter(f"{unit.name}.weight"))]
+        if found is not weight:  # a network that copies itself in its own way
+            found.detach().copy_(weight.detach())
+    return cnn
 
 
 def unslept(unit: Unit, model: nn.Module) -> Tensor:
@@ -241,7 +247,7 @@ def _simulated(
         raise ConversionError(
             f"{type(model).__name__} cannot be copied: {error}. Weights must be plain parameters "
             "(see torch.nn.utils.remove_weight_norm, remove_spectral_norm and prune.remove), and "
-            "a network must not hold open files, locks, loggers or generators"
+            "a network must not hold open files, locks or iterators"
         ) from error
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in cnn.parameters()):
         cnn = cnn.float()

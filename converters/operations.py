@@ -57,7 +57,7 @@ _AVERAGING = (
 )  # fmt: skip
 # Methods that give what they are given: a network of one type on one device.
 _IDENTICAL = (
-    "contiguous", "clone", "detach", "float", "to", "type", "type_as", "cpu", "cuda",
+    "contiguous", "clone", "detach", "float", "to", "type", "cpu", "cuda",
 )  # fmt: skip
 _FUNCTIONS: dict[Any, Kind] = {
     **dict.fromkeys([F.relu, F.relu_, F.relu6, torch.relu, torch.relu_], Kind.RELU),
@@ -148,7 +148,12 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         kind = _resizing_kind(node.kwargs.get("mode", "nearest"))
     else:
         kind = _FUNCTIONS.get(node.target, Kind.UNSUPPORTED)
-    if kind is Kind.JOIN and any(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes):
+    if kind is Kind.JOIN and (
+        any(kinds[below] is Kind.CONSTANT for below in node.all_input_nodes)
+        or isinstance((*node.args, *node.kwargs.values())[0], fx.Node)  # parts without their names
+    ):
+        return Kind.UNSUPPORTED
+    if kind is Kind.PASS and _casts_to_whole(node):
         return Kind.UNSUPPORTED
     return kind
 
@@ -233,11 +238,12 @@ def _rearranges(node: fx.Node) -> bool:
     """Whether this leaves every value in its image."""
     name, given = _name(node), node.args[1:]
     if name in _PARTING:
-        return (node.kwargs.get("dim") or (given[1] if len(given) > 1 else 0)) not in (0, None)
+        axis = node.kwargs.get("dim", given[1] if len(given) > 1 else 0)
+        return axis in (1, 2, 3, 4, -1)
     if node.kwargs:
         return False
     if name == "transpose":
-        return 0 not in given
+        return all(axis in (1, 2, 3, 4, -1, -2) for axis in given)
     sizes: Any = given[0] if given and isinstance(given[0], tuple | list) else given
     first = {"permute": 0, "repeat": 1, "tile": 1}.get(name)
     return len(sizes) > 0 and (first is None or sizes[0] == first)
@@ -245,6 +251,17 @@ def _rearranges(node: fx.Node) -> bool:
 
 def _name(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _casts_to_whole(node: fx.Node) -> bool:
+    """Whether this makes values whole numbers, as spikes are anyway."""
+    if node.target not in ("to", "type"):
+        return False
+    kinds = [getattr(each, "dtype", each) for each in (*node.args[1:], *node.kwargs.values())]
+    named = [each for each in kinds if isinstance(each, str) and "Tensor" in each]
+    return any(isinstance(each, torch.dtype) and not each.is_floating_point for each in kinds) or (
+        any(not name.endswith(("FloatTensor", "DoubleTensor", "HalfTensor")) for name in named)
+    )
 
 
 def _resizing_kind(mode: object) -> Kind:
@@ -257,7 +274,7 @@ def _is_slicing(node: fx.Node) -> bool:
     if node.op != "call_function" or node.target is not operator.getitem:
         return False
     whole = node.args[0]
-    if isinstance(whole, fx.Node) and _name(whole) in _PARTING:
+    if isinstance(whole, fx.Node) and whole.op != "call_module" and _name(whole) in _PARTING:
         return isinstance(node.args[1], int)
     index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
     return (

@@ -1,6 +1,7 @@
 """Sizes that Python asks for while a network is traced."""
 
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ from torch.fx.proxy import TraceError
 
 from converters.operations import is_size
 
-__all__ = ["SizedTracer"]
+__all__ = ["SizedTracer", "depends_on_values"]
 
 _Known = TypeVar("_Known")
 
@@ -23,7 +24,7 @@ class _Proxy(fx.Proxy):
     def __getattr__(self, k: str) -> Any:  # noqa: ANN401  # as its base class
         if k in ("shape", "ndim"):  # whose proxy would be of the base class
             return self.tracer.create_proxy("call_function", getattr, (self, k), {})
-        if k == "prod" and not _depends_on_values(self.node):  # what numpy.prod asks a size for
+        if k == "prod" and not depends_on_values(self.node):  # what numpy.prod asks a size for
             return lambda **_: math.prod(self)
         return super().__getattr__(k)
 
@@ -33,7 +34,11 @@ class _Proxy(fx.Proxy):
     def __int__(self) -> int:
         return self.tracer.known(self, int)
 
-    __index__ = __int__
+    def __index__(self) -> int:
+        return self.tracer.known(self, operator.index)
+
+    def __float__(self) -> float:
+        return self.tracer.known(self, float)
 
 
 class SizedTracer(fx.Tracer):
@@ -84,7 +89,7 @@ class SizedTracer(fx.Tracer):
 
     def known(self, proxy: fx.Proxy, asked: Callable[[Any], _Known]) -> _Known:
         """What Python asks of a size, or a length, if the number of images does not matter."""
-        if asked is not len and _depends_on_values(proxy.node):
+        if asked is not len and depends_on_values(proxy.node):
             raise TraceError("it asks for the value of a tensor")
         if self._images is None:
             raise TraceError("it asks for a size, and there are no images to tell it")
@@ -94,7 +99,7 @@ class SizedTracer(fx.Tracer):
         given = self._images[:1].to(next(self.root.parameters(), self._images))
         self._computes = True
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 of_one, of_two = (
                     asked(fx.Interpreter(self.root, graph=prefix).run(torch.cat([given] * count)))
                     for count in (1, 2)
@@ -109,8 +114,17 @@ class SizedTracer(fx.Tracer):
         return of_one
 
 
-def _depends_on_values(node: fx.Node) -> bool:
+def depends_on_values(node: fx.Node) -> bool:
     """Whether a value follows from pixels, not from their numbers alone."""
-    if node.op == "placeholder":
-        return True
-    return not is_size(node) and any(map(_depends_on_values, node.all_input_nodes))
+    seen, waiting = {node}, [node]
+    while waiting:
+        each = waiting.pop()
+        if each.op == "placeholder":
+            return True
+        if is_size(each):
+            continue
+        for below in each.all_input_nodes:
+            if below not in seen:
+                seen.add(below)
+                waiting.append(below)
+    return False

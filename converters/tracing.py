@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from converters.errors import ConversionError
 from converters.operations import is_normalization, squeezed
-from converters.sizes import SizedTracer
+from converters.sizes import SizedTracer, depends_on_values
 
 __all__ = ["network_of", "trace"]
 
@@ -81,6 +81,9 @@ def trace(model: nn.Module, images: Tensor | None = None) -> fx.GraphModule:
                     name=f"{node.name}_alpha",
                 )  # fmt: skip
             node.args, node.kwargs = (node.args[0], weighted), {}
+        elif node.target == "type_as" and depends_on_values(node.args[0]):
+            node.replace_all_uses_with(node.args[0])  # of the one type that the network has
+            graph.erase_node(node)
         elif node.target in ("squeeze", torch.squeeze) and len(node.args) == 1 and not node.kwargs:
             node.op, node.target = "call_function", squeezed
     vars(tracer).clear()  # it holds the network, and functions of its own hold it

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -154,41 +153,32 @@ def _bisect(
 
 @dataclass(frozen=True)
 class _Tally(IncDec):
-    """A rule that changes nothing and adds up what it would change in the first part of a layer.
+    """A rule that changes nothing and adds up what it would change in one part of a layer.
 
-    A large layer has several parts, alike but for chance, and totals of all would take as much
-    memory as the network.
+    A large layer has several parts, and totals of all would take as much memory as the network:
+    the first part that anything drives stands for them.
     """
 
-    totals: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def init(self, synapse: Synapse) -> Any:  # noqa: ANN401  # a tensor, where IncDec has nothing
-        """The total of the first part that asks, and none for the others."""
-        if self.totals:
-            return None
-        kind = torch.promote_types(synapse.weight.dtype, torch.float32)
-        total = torch.zeros_like(synapse.weight, dtype=kind)
-        self.totals.append((total, synapse.weight))
-        return total
+    totals: list[tuple[Synapse, Tensor]] = field(default_factory=list)
 
     def update(
-        self,
-        synapse: Synapse,
-        pre: Tensor,
-        post: Tensor,
-        state: Any,  # noqa: ANN401  # a tensor
-    ) -> tuple[Tensor, Any]:
+        self, synapse: Synapse, pre: Tensor, post: Tensor, state: None
+    ) -> tuple[Tensor, None]:
         """No change."""
-        if state is None:
+        if self.totals and self.totals[0][0] is not synapse:
             return synapse.weight.new_zeros(()), None
         change, _ = super().update(synapse, pre, post, None)
-        state += change
-        return change.zero_(), state
+        if self.totals:
+            self.totals[0][1].add_(change)
+        elif change.any():
+            kind = torch.promote_types(change.dtype, torch.float32)
+            self.totals.append((synapse, change.to(kind, copy=True)))
+        return change.zero_(), None
 
     @property
     def drift(self) -> float:
         """The total beside the weights that it would have changed."""
-        return relative(*self.totals[0])
+        return relative(self.totals[0][1], self.totals[0][0].weight) if self.totals else 0.0
 
 
 def _drift(

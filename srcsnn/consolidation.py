@@ -19,7 +19,7 @@ from srcsnn.files import check_target
 from srcsnn.memory import give_back_freed
 from srcsnn.night import INPUT, run
 from srcsnn.plasticity import Rule
-from srcsnn.preparation import check_rules, prepare, replay_for
+from srcsnn.preparation import check_before, check_rules, prepare, replay_for
 from srcsnn.rasters import (
     HDF5Recorder,
     LayerKind,
@@ -107,6 +107,7 @@ def sleep(
         check_target(raster, overwrite=overwrite, error=RasterError)
     if rule is not None:
         check_rules(rule)
+    check_before(model, images)
     if raster is not None or recorder is not None:
         _check_names(spiking_layers(model, settings.layers, images), record)
     if isinstance(settings, AutoConfig):
@@ -138,7 +139,8 @@ def sleep(
             observers.append(file.record)
         if recorder is not None:
             recorder.begin(layout)
-            observers.append(recorder.record)
+            # A copy: what somebody does to it must not change the night.
+            observers.append(lambda name, spikes: recorder.record(name, spikes.clone()))
         if file is None or not record.everything:
             observers.append(counter.see)
         started = time.perf_counter()

@@ -54,20 +54,17 @@ def run(
     of_images = () if any(layer.name == INPUT for layer in snn.layers) else observers
     keep_freed()
     snn.reset()
+    first = replay(0, generator)
+    _check_spikes(snn, first)
     with ExitStack() as hooks:
         hooks.enter_context(plastic(snn, rule))
         for observer in observers:
             hooks.enter_context(snn.observed(observer))
         for step in range(steps):
-            spikes = replay(step, generator)
-            if step == 0:
-                _check_spikes(snn, spikes)
+            spikes = replay(step, generator) if step else first
             for observer in of_images:
                 observer(INPUT, spikes)
-            if step == 0:
-                _first_step(snn, spikes)
-            else:
-                snn(spikes)
+            snn(spikes)
             del spikes  # before the next are drawn
             done = step + 1
             if progress is not None:
@@ -79,7 +76,7 @@ def run(
 
 
 def _check_spikes(snn: SpikingNetwork, spikes: Tensor) -> None:
-    """Looks at what came from the replay, which may be somebody's own."""
+    """Looks at what came from the replay, which may be somebody's own, before anything learns."""
     weight = snn.units[0].synapse.weight
     if not isinstance(spikes, Tensor):
         raise ConformanceError(f"replay: gives a {type(spikes).__name__}, not a tensor of spikes")
@@ -90,13 +87,10 @@ def _check_spikes(snn: SpikingNetwork, spikes: Tensor) -> None:
         )
     if not ((spikes == 0) | (spikes == 1)).all():
         raise ConformanceError("replay: spikes must be 0 or 1")
-
-
-def _first_step(snn: SpikingNetwork, spikes: Tensor) -> None:
-    """A step that may find the spikes of the wrong shape."""
     try:
         snn(spikes)
     except RuntimeError as error:
         raise ConformanceError(
             f"replay: the network does not take spikes of shape {tuple(spikes.shape)}: {error}"
         ) from error
+    snn.reset()

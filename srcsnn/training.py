@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srcsnn.classifiers import check_takes
-from srcsnn.errors import ConfigError
+from srcsnn.errors import ConfigError, DatasetError
 from srcsnn.memory import keep_freed, quick_layout
 from srcsnn.seeding import key, stream
 
@@ -157,7 +157,7 @@ def fit_norms(model: nn.Module, images: Tensor) -> nn.Module:
 
     Raises:
         ConfigError: if the network has no BatchNorm with statistics.
-        DatasetError: if the images do not fit the network.
+        DatasetError: if the images do not fit the network, or are fewer than 2.
     """
     check_takes(model, images)
     norms = [name for name, each in model.named_modules() if is_fittable_norm(each)]
@@ -172,7 +172,10 @@ def fit_norms(model: nn.Module, images: Tensor) -> nn.Module:
         norm.reset_running_stats()  # type: ignore[operator]  # torch types it as a tensor
         norm.momentum = None  # type: ignore[assignment]  # which is the mean over all batches
         norm.training = True
-    for batch in torch.split(images, 100):
+    if len(images) < 2:
+        raise DatasetError(f"{len(images)} images: statistics are of 2 or more")
+    # All batches count the same, so they are to be of one size, as nearly as that goes.
+    for batch in torch.tensor_split(images, -(-len(images) // 100)):
         measured(batch.to(like))
     result = copy.deepcopy(model)
     for name in norms:

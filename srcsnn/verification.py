@@ -25,8 +25,7 @@ class LayerFidelity:
         name: qualified name in the CNN.
         neurons: how many.
         correlation: Pearson's, of spike rates with activations over lambda, over all neurons and
-            images, in [-1, 1]. NaN if either does not vary, or if a pool in front of the ReLU
-            leaves no activation for each neuron.
+            images, in [-1, 1]. NaN if either does not vary.
         dead: share of neurons that fire for no image.
         saturated: share of neurons that fire in more than half of the steps for some image.
     """
@@ -165,15 +164,12 @@ def _rates(snn: SpikingNetwork, images: Tensor, steps: int, seed: int) -> dict[s
 
 
 def _fidelity(name: str, rates: Tensor, activations: Tensor) -> LayerFidelity:
-    correlation = float("nan")
-    if rates.shape == activations.shape:
-        pair = torch.stack([rates.flatten().double(), activations.flatten().double()])
-        correlation = float(torch.corrcoef(pair)[0, 1])
+    pair = torch.stack([rates.flatten().double(), activations.flatten().double()])
     most = rates.amax(0)
     return LayerFidelity(
         name,
         most.numel(),
-        correlation,
+        correlation=float(torch.corrcoef(pair)[0, 1]),
         dead=float((most == 0).double().mean()),
         saturated=float((most > SATURATED_RATE).double().mean()),
     )

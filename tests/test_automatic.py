@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 import srcsnn
 from srcsnn import AutoConfig, load_config, settle
@@ -35,6 +36,18 @@ def test_every_layer_fires_at_the_target_rate(model, images):
         generator = stream(0, "calibration")
         run(snn, replay, IncDec(0, 0), steps=50, generator=generator, observers=[count])
         assert counts == pytest.approx(dict.fromkeys(counts, rate), rel=0.1)
+
+
+def test_a_large_layer_whose_first_part_is_silent_gets_a_dose():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 8192), nn.ReLU())
+    with torch.no_grad():
+        model[2].weight[:4096], model[2].bias[:4096] = 0.0, -1.0
+    images = torch.rand(9, 1, 1, 16, generator=torch.Generator().manual_seed(0))
+    settled = settle(model, images, QUICK.with_changes(layers="all"), seed=0)
+    assert settled.unmoved == ()
+    assert settled.config.inc[1] > 0
 
 
 def test_a_night_of_no_steps_does_nothing(model, images):

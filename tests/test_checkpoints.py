@@ -336,6 +336,16 @@ def test_torchscript_archive_is_refused_and_the_advice_works(tmp_path, monkeypat
             {"net": {"w": torch.ones(2)}, "ema": {"w": torch.ones(2)}, "epoch": 3},
             "more than one state dict: net, ema",
         ),
+        (
+            {"net": {"w": torch.ones(2), "version": 3}, "ema": {"w": torch.ones(2)}},
+            "more than one state dict: net, ema",
+        ),
+        (
+            {"net": {"weights": {"w": torch.ones(2)}}, "net_ema": {"w": torch.ones(2)}},
+            "more than one state dict: net, net_ema",
+        ),
+        ({0: {"w": torch.ones(2)}, 1: {"w": torch.ones(2)}}, "more than one state dict: 0, 1"),
+        ({0: {"w": torch.ones(2)}}, "0 (dict with tensors in it)"),
         ({}, "it is an empty dict"),
         ({"net": {"a": torch.ones(1), "b": 3}}, "net (dict with tensors in it)"),
         ({"model": {}}, "model (dict)"),

@@ -308,3 +308,24 @@ def test_a_recorder_of_ones_own_sees_the_night(tmp_path):
         recorded = {name: float(raster[name].spikes().sum()) for name in own.totals}
     assert own.totals == recorded
     assert own.totals["input"] > 0
+
+
+def test_a_recorder_neither_changes_the_night_nor_passes_for_its_replay():
+    class Wiping(Totals):
+        def record(self, layer, spikes):
+            super().record(layer, spikes)
+            spikes.zero_()
+
+    class Full(Totals):
+        def record(self, layer, spikes):
+            if layer != "input":
+                raise RuntimeError("disk full")
+
+    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    config = srcsnn.load_config("paper-mnist").with_changes(steps=10, neuron="lif")
+    network = paper_mnist()
+    alone = srcsnn.sleep(network, images, config, seed=0).report
+    seen = srcsnn.sleep(network, images, config, seed=0, recorder=Wiping()).report
+    assert [layer.rate for layer in seen.layers] == [layer.rate for layer in alone.layers]
+    with pytest.raises(RuntimeError, match=r"^disk full"):
+        srcsnn.sleep(network, images, config, seed=0, recorder=Full())

@@ -312,6 +312,13 @@ def test_norms_get_the_statistics_of_the_images(dtype):
     assert torch.allclose(after["1.running_mean"], seen.mean(1).to(dtype), rtol=1e-4)
     assert torch.allclose(after["1.running_var"], seen.var(1).to(dtype), rtol=1e-4)
     assert {value.dtype for name, value in after.items() if "running" in name} == {dtype}
+    uneven = torch.cat([images * 0.1, torch.ones(1, 1, 8, 8)])  # 101: one more than a batch
+    with torch.no_grad():
+        seen = copy.deepcopy(model[0]).float()(uneven).transpose(0, 1).flatten(1)
+    found = fit_norms(model, uneven)[1]
+    assert torch.allclose(found.running_mean.float(), seen.mean(1), atol=0.01)
+    with pytest.raises(DatasetError, match="1 images: statistics are of 2 or more"):
+        fit_norms(model, images[:1])
     without = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False))
     with pytest.raises(ConfigError, match="no BatchNorm with statistics"):
         fit_norms(without.to(dtype), images)

@@ -29,11 +29,16 @@ def find_wrapper(path: Path, payload: object) -> str | None:
     if not wrappers and not any(
         isinstance(each, Tensor) and each.ndim for each in payload.values()
     ):
-        wrappers = [key for key, value in payload.items() if _is_tensors(value)]  # a name like net
+        # A name like net, if nothing else could be meant.
+        holders = [key for key, value in payload.items() if _holds_weights(value)]
+        several = len(holders) > 1 and any(_is_tensors(payload[key]) for key in holders)
+        wrappers = [
+            k for k in holders if several or (isinstance(k, str) and _is_tensors(payload[k]))
+        ]
     if len(wrappers) > 1:
         raise CheckpointError(
-            f"{path} holds more than one state dict: {', '.join(wrappers)}; save the one to use "
-            "in a file of its own"
+            f"{path} holds more than one state dict: {', '.join(map(str, wrappers))}; save the one "
+            "to use in a file of its own"
         )
     if not wrappers and not _has_tensors(payload):
         raise CheckpointError(
@@ -45,6 +50,15 @@ def find_wrapper(path: Path, payload: object) -> str | None:
 
 def _has_tensors(value: object) -> bool:
     return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
+
+
+def _holds_weights(value: object) -> bool:
+    """Whether there are tensors in it, at any depth, that are no optimizer's."""
+    if isinstance(value, Mapping):
+        return "param_groups" not in value and any(map(_holds_weights, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_weights, value))
+    return isinstance(value, Tensor) and value.ndim > 0
 
 
 def _is_tensors(value: object) -> bool:

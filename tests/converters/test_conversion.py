@@ -393,6 +393,13 @@ def features_by_numpy(x):
     return x.view(-1, int(np.prod(x.shape[1:])))
 
 
+def features_of_fractions(x):
+    assert float(x.shape[2] / 3) > 1.3
+    with pytest.raises(TypeError):
+        range(x.shape[2] / 2)
+    return x.flatten(1)
+
+
 def features_where_they_are(x):
     x = x.cuda() if x.is_cuda else x.to(x.device).detach()
     return nn.Flatten()(x if x.dtype == torch.float32 else x.float())
@@ -406,6 +413,7 @@ def features_where_they_are(x):
         features_of_whole_numbers,
         features_of_a_branch,
         features_by_numpy,
+        features_of_fractions,
         features_where_they_are,
     ],
 )

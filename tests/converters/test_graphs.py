@@ -473,6 +473,31 @@ STRANGE = {
         lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Conv2d(2, 2, 1)),
         "the network has no ReLU",
     ),
+    "parts without names": (
+        lambda: Forward(
+            lambda self, x: self.b(torch.cat(self.a(x).relu().chunk(2, 1), 1)).relu(),
+            **layers(*THREE),
+        ),
+        r"cat \(cat\): not supported",
+    ),
+    "grey of normalised colours": (
+        lambda: Forward(
+            lambda self, x: self.a((x - 0.5) / 0.2 * 0.3 + (x[:, :1] - 0.5) / 0.2 * 0.6).relu(),
+            **layers((1, 2)),
+        ),
+        r"add.*joins branches by other means",
+    ),
+    "whole numbers": (
+        lambda: Forward(
+            lambda self, x: self.b((4 * self.a(x).relu()).to(torch.uint8).float()).relu(),
+            **layers(*THREE),
+        ),
+        r"to \(to\): not supported",
+    ),
+    "images in place of channels": (
+        lambda: Forward(lambda self, x: self.a(x.chunk(1, -4)[0]).relu(), **layers((1, 2))),
+        r"chunk \(chunk\): not supported",
+    ),
     "hooks": (lambda: hooked("a"), r"a \(Conv2d\): has forward hooks"),
     "hooks on a ReLU": (lambda: hooked("relu"), r"relu \(ReLU\): has forward hooks"),
     "in place on a norm": (
@@ -500,6 +525,36 @@ def test_what_would_be_converted_wrongly_is_refused(name):
     make, message = STRANGE[name]
     with pytest.raises(ConversionError, match=message):
         to_snn(make(), images(), neuron=NEURON, layers="all")
+
+
+@torch.no_grad()
+def test_a_layer_may_be_called_like_an_operation_and_a_current_be_made_like_another():
+    class Split(Forward):
+        def forward(self, x):
+            y = self.a(x)
+            return self.split((y + self.b(x).type_as(y)).relu())[:, ::2]
+
+    model = Split(None, **layers((1, 2), (1, 2)), split=nn.MaxPool2d(2)).eval()
+    snn = to_snn(model, images(), neuron=NEURON)
+    assert [unit.layer.name for unit in snn.units] == ["a", "a"]
+
+
+class Copied(nn.Sequential):
+    """Copies itself by its weights."""
+
+    def __deepcopy__(self, memo):
+        other = Copied(nn.Conv2d(1, 2, 3), nn.ReLU())
+        other.load_state_dict(self.state_dict())
+        return other
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@torch.no_grad()
+def test_a_network_that_copies_itself_gets_what_was_slept(keep):
+    model = Copied(nn.Conv2d(1, 2, 3), nn.ReLU())
+    snn = to_snn(model, images(), neuron=NEURON)
+    snn.units[0].synapse.weight.add_(1)
+    assert torch.equal(to_ann(snn, model, keep=keep)[0].weight, model[0].weight + 1)
 
 
 @torch.no_grad()
