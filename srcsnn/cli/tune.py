@@ -50,7 +50,7 @@ def tune(
         float, typer.Option(help="Clean accuracy that may be lost, in points.", min=0)
     ] = 1.5,
     fit_head: Annotated[
-        bool, typer.Option(help="Try fitting linear layers after sleep as well, if there are any.")
+        bool, typer.Option(help="Try fitting linear layers and BatchNorm's statistics after sleep.")
     ] = True,
     study: Annotated[
         str | None, typer.Option(help="SQLite file or URL of a database instead of the folder's.")

@@ -378,7 +378,7 @@ def test_a_graph_that_was_traced_by_the_user_is_a_network():
 TORCHVISION = {
     "vgg11": 8, "vgg11_bn": 8, "vgg16": 13, "vgg16_bn": 13, "resnet18": 20, "resnet34": 36,
     "resnet50": 53, "mobilenet_v2": 52, "squeezenet1_0": 26, "squeezenet1_1": 26,
-    "densenet121": 120,
+    "densenet121": 120, "shufflenet_v2_x0_5": 56,
 }  # fmt: skip
 
 
