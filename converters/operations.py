@@ -145,7 +145,7 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
     elif _is_slicing(node) or _pads_with_zeros(node):  # the shortcuts of He et al.'s option A
         kind = Kind.PASS
     elif node.target is F.interpolate:
-        kind = _resizing_kind(node.kwargs.get("mode", "nearest"))
+        kind = _resizing_kind(node.args[3] if len(node.args) > 3 else node.kwargs.get("mode"))
     else:
         kind = _FUNCTIONS.get(node.target, Kind.UNSUPPORTED)
     if kind is Kind.JOIN and (

@@ -494,6 +494,12 @@ STRANGE = {
         ),
         r"to \(to\): not supported",
     ),
+    "cubic by position": (
+        lambda: Forward(
+            lambda self, x: self.a(F.interpolate(x, None, 2, "bicubic")).relu(), **layers((1, 2))
+        ),
+        r"interpolate \(interpolate\): not supported",
+    ),
     "images in place of channels": (
         lambda: Forward(lambda self, x: self.a(x.chunk(1, -4)[0]).relu(), **layers((1, 2))),
         r"chunk \(chunk\): not supported",
