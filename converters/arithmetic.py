@@ -24,16 +24,13 @@ ARITHMETIC = _ADDITIONS | _SUBTRACTIONS | _PRODUCTS | _DIVISIONS | _NEGATIONS
 def arithmetic_kind(node: fx.Node, kinds: Mapping[fx.Node, Kind]) -> Kind:
     """Of an operation of `ARITHMETIC`, from the kinds of those before it."""
     varying = operands(node, kinds)
-    norm = len(varying) == 1 and kinds[varying[0]] is Kind.AFFINE
-    if norm or (len(varying) == 1 and _comes_from(Kind.INPUT, varying[0], kinds)):
-        divides_by_image = node.target in _DIVISIONS and node.args[:1] != (varying[0],)
-        return Kind.UNSUPPORTED if divides_by_image else Kind.AFFINE
-    if (
-        len(varying) == 1
-        and _comes_from(Kind.RELU, varying[0], kinds)
-        and _multiplies(node, varying[0])
-    ):
-        return Kind.AFFINE
+    if len(varying) == 1:
+        (values,) = varying
+        if kinds[values] is Kind.AFFINE or _comes_from(Kind.INPUT, values, kinds):
+            divides_by_image = node.target in _DIVISIONS and node.args[:1] != (values,)
+            return Kind.UNSUPPORTED if divides_by_image else Kind.AFFINE
+        scales = _comes_from(Kind.RELU, values, kinds) and _multiplies(node, values)
+        return Kind.AFFINE if scales else Kind.UNSUPPORTED
     weighted = "alpha" in node.kwargs or "out" in node.kwargs  # alpha alone was made a product
     of_images = all(_comes_from(Kind.INPUT, below, kinds) for below in varying)
     if node.target in _ADDITIONS and len(varying) == 2 and not of_images and not weighted:

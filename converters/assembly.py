@@ -138,8 +138,8 @@ class _Assembly:
         current = None
         if operator.bias is not None and self._bias == "scaled":
             # mypy: torch types what a module holds as a tensor or a module.
-            values: Tensor = operator.bias.detach().clone()  # type: ignore[operator]
-            spatial = (1,) * (operator.weight.dim() - 2)  # type: ignore[operator]
+            values: Tensor = operator.bias.detach().clone()  # type: ignore[operator]  # see above
+            spatial = (1,) * (operator.weight.dim() - 2)  # type: ignore[operator]  # see above
             current = (alpha / signal.worth * values).view(-1, *spatial)
         operator.register_parameter("bias", None)  # it is a current now
         synapse = Synapse(operator, alpha, current)

@@ -173,11 +173,11 @@ def to_ann(snn: SpikingNetwork, model: nn.Module, *, keep: bool = True) -> nn.Mo
     Raises:
         ConversionError: if the model does not have the layers that slept, in their shapes.
     """
-    before = {unit.name: _weight(unit, model) for unit in snn.units}
+    before = {unit.name: _parameter(unit, model) for unit in snn.units}
     slept: dict[int, nn.Parameter] = {}
     for unit in snn.units:
-        old = model.get_parameter(f"{unit.name}.weight")
-        weight = _slept(unit, before[unit.name])
+        old = before[unit.name]
+        weight = _slept(unit, old.detach())
         if keep or weight.dtype != old.dtype:
             weight = torch.empty_like(old).copy_(weight)
         slept[id(old)] = nn.Parameter(weight, requires_grad=old.requires_grad)
@@ -185,10 +185,9 @@ def to_ann(snn: SpikingNetwork, model: nn.Module, *, keep: bool = True) -> nn.Mo
             unit.synapse.operator.register_parameter("weight", None)
     cnn = copy.deepcopy(model, dict(slept))  # which takes these for copies of the old
     for unit in snn.units:
-        found = cnn.get_parameter(f"{unit.name}.weight")
-        weight = slept[id(model.get_parameter(f"{unit.name}.weight"))]
-        if found is not weight:  # a network that copies itself in its own way
-            found.detach().copy_(weight.detach())
+        found, own = cnn.get_parameter(f"{unit.name}.weight"), slept[id(before[unit.name])]
+        if found is not own:  # a network that copies itself in its own way
+            found.detach().copy_(own.detach())
     return cnn
 
 
@@ -202,14 +201,14 @@ def unslept(unit: Unit, model: nn.Module) -> Tensor:
     Raises:
         ConversionError: if the model does not have the unit's layer, in its shape.
     """
-    before = _weight(unit, model).to(unit.synapse.weight)
+    before = _parameter(unit, model).detach().to(unit.synapse.weight)
     return before if unit.fold is None else before * per_channel(unit.fold, before)
 
 
-def _weight(unit: Unit, model: nn.Module) -> Tensor:
+def _parameter(unit: Unit, model: nn.Module) -> nn.Parameter:
     """The weights of the unit's layer in the CNN, not a copy."""
     try:
-        weight = model.get_parameter(f"{unit.name}.weight").detach()
+        weight = model.get_parameter(f"{unit.name}.weight")
     except AttributeError as error:
         raise ConversionError(f"the network has no layer {unit.name}") from error
     if weight.shape != unit.synapse.weight.shape:

@@ -54,7 +54,7 @@ def fold(network: fx.GraphModule) -> Folds:
         elif factor is not None:
             like: Tensor = layer.weight  # type: ignore[assignment]  # conv or linear
             scale = like.new_full((len(like),), factor)
-            bias = None if layer.bias is None else layer.bias * scale  # type: ignore[operator]
+            bias = None if layer.bias is None else layer.bias * scale  # type: ignore[operator]  # as above
         else:
             continue
         # A new one, as the old may be that of another layer too.

@@ -64,12 +64,16 @@ class SizedTracer(fx.Tracer):
         kwargs: dict[str, Any],
     ) -> Any:  # noqa: ANN401  # as its base class
         """Of every module that is called meanwhile, also where sizes are computed."""
-        made_in_forward = all(m is not each for each in self.root.modules())  # nn.ReLU()(x)
-        if self._computes or made_in_forward:
+        if self._computes or all(m is not each for each in self.root.modules()):  # nn.ReLU()(x)
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ANN401
+    def getattr(
+        self,
+        attr: str,
+        attr_val: Any,  # noqa: ANN401  # as its base class
+        parameter_proxy_cache: dict[str, Any],
+    ) -> Any:  # noqa: ANN401  # as its base class
         """Of every attribute of a module, also where sizes are computed."""
         if self._computes:
             return attr_val

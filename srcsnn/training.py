@@ -160,6 +160,8 @@ def fit_norms(model: nn.Module, images: Tensor) -> nn.Module:
         DatasetError: if the images do not fit the network, or are fewer than 2.
     """
     check_takes(model, images)
+    if len(images) < 2:
+        raise DatasetError(f"{len(images)} images: statistics are of 2 or more")
     norms = [name for name, each in model.named_modules() if is_fittable_norm(each)]
     if not norms:
         raise ConfigError("the network has no BatchNorm with statistics, so there is none to fit")
@@ -172,8 +174,6 @@ def fit_norms(model: nn.Module, images: Tensor) -> nn.Module:
         norm.reset_running_stats()  # type: ignore[operator]  # torch types it as a tensor
         norm.momentum = None  # type: ignore[assignment]  # which is the mean over all batches
         norm.training = True
-    if len(images) < 2:
-        raise DatasetError(f"{len(images)} images: statistics are of 2 or more")
     # All batches count the same, so they are to be of one size, as nearly as that goes.
     for batch in torch.tensor_split(images, -(-len(images) // 100)):
         measured(batch.to(like))

@@ -31,10 +31,8 @@ def find_wrapper(path: Path, payload: object) -> str | None:
     ):
         # A name like net, if nothing else could be meant.
         holders = [key for key, value in payload.items() if _holds_weights(value)]
-        several = len(holders) > 1 and any(_is_tensors(payload[key]) for key in holders)
-        wrappers = [
-            k for k in holders if several or (isinstance(k, str) and _is_tensors(payload[k]))
-        ]
+        plain = [key for key in holders if isinstance(key, str) and _is_tensors(payload[key])]
+        wrappers = holders if len(holders) > 1 else plain
     if len(wrappers) > 1:
         raise CheckpointError(
             f"{path} holds more than one state dict: {', '.join(map(str, wrappers))}; save the one "
