@@ -14,7 +14,7 @@ test: $(VENV)/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 	$(BIN)/python -m experiments run --quick
 
 docs: $(VENV)/ready
