@@ -76,6 +76,8 @@ def accuracy_figure(
 def search_figure(search: "Search", path: str | Path) -> None:
     """What a search tried, in order: mean accuracy under distortions, and the best so far.
 
+    Settings whose mean was not measured, as they lose too much clean accuracy, are ticks below.
+
     Args:
         search: with one candidate or more.
         path: where to write it; the suffix says the format (.png, .svg, .pdf).
@@ -95,10 +97,13 @@ def search_figure(search: "Search", path: str | Path) -> None:
         found = [
             (number, 100 * candidate.mean)
             for number, candidate in enumerate(search.candidates, 1)
-            if (candidate.clean >= floor) == kept
+            if candidate.mean and (candidate.clean >= floor) == kept
         ]
         numbers, means = [number for number, _ in found], [mean for _, mean in found]
         panel.scatter(numbers, means, s=9, c=colour, label=label)
+    lost = [number for number, each in enumerate(search.candidates, 1) if not each.mean]
+    bottom = panel.get_xaxis_transform()
+    panel.scatter(lost, [0.02] * len(lost), s=25, c="#BBBBBB", marker="|", transform=bottom)
     panel.plot(range(1, len(line) + 1), line, color=COLOURS[1], linewidth=1.6, label="best so far")
     panel.axhline(
         100 * search.baseline.mean(), color=COLOURS[0], linestyle="--", linewidth=1,

@@ -240,6 +240,7 @@ def test_a_head_is_fitted_until_clean_accuracy_is_back():
     assert 64 <= mended.fit_images < 4_000
     _, given_up = fits(before - 1.01)  # more than all cannot be right
     assert 5_000 / 1.5 < given_up.fit_images <= 5_000
+    assert given_up.mean == 0  # under distortions nobody needs to know it
 
 
 def test_the_head_alone_is_fitted():

@@ -19,7 +19,8 @@ class Candidate:
     Attributes:
         config: all of them, explicit.
         clean: accuracy on undistorted validation images, in [0, 1]; 0 if it failed.
-        mean: mean accuracy over the distortions, in [0, 1].
+        mean: mean accuracy over the distortions, in [0, 1]; 0 if it failed, or where no fitting of
+            the head brings clean accuracy back, so that it was not measured.
         fit_images: training images that the head was fitted to after sleep; 0 if it was not.
         fit_norms: whether BatchNorms got the statistics of clean training images after sleep.
         failure: what was wrong with it, if anything: that its weights blew up, for example.

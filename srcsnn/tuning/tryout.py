@@ -1,8 +1,10 @@
 """One candidate: slept with, its head fitted, and measured on images kept for that."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import optuna
 import torch
@@ -200,19 +202,25 @@ class Tryout:
             self.model, self.images, layers=self.start.layers, normalization=normalization
         )
 
-    def evaluate(self, network: nn.Module, *, clean: bool = False) -> Robustness:
+    def evaluate(self, network: nn.Module) -> Robustness:
         """Accuracy on validation images, under noise that test images never have."""
-        distorted, undistorted, _ = _split(len(self.images), self.validation, self.seed)
+        return self._distorted(network, self._undistorted(network))
+
+    def _undistorted(self, network: nn.Module) -> Robustness:
+        _, chosen, _ = _split(len(self.images), self.validation, self.seed)
+        return self._on(chosen, network, ())
+
+    def _distorted(self, network: nn.Module, clean: Robustness) -> Robustness:
+        chosen, _, _ = _split(len(self.images), self.validation, self.seed)
+        found = self._on(chosen, network, self.distortions)
+        return replace(found, cells=clean.cells + found.cells[1:])
+
+    def _on(
+        self, chosen: Tensor, network: nn.Module, distortions: tuple[Distortion, ...]
+    ) -> Robustness:
+        given = self.images[chosen], self.labels[chosen]
         own = key(self.seed, "validation noise") % 2**63
-
-        def on(chosen: Tensor, distortions: tuple[Distortion, ...]) -> Robustness:
-            given = self.images[chosen], self.labels[chosen]
-            return evaluate(network, *given, distortions=distortions, seed=own)
-
-        found = on(undistorted, ())
-        if clean:
-            return found
-        return replace(found, cells=found.cells + on(distorted, self.distortions).cells[1:])
+        return evaluate(network, *given, distortions=distortions, seed=own)
 
     def attempt(self, trial: optuna.Trial) -> float:
         """Tries the settings that a trial suggests; gives the mean accuracy under distortions."""
@@ -238,24 +246,36 @@ class Tryout:
         config, norms = wanted.config, wanted.fit_norms
         slept = sleep(self.model, self.images, config, seed=self.seed, scales=self.scales).model
         slept = self._fitted(slept, replace(wanted, fit_images=0))
-        for count in self._fits(wanted.fit_images):
+
+        @cache
+        def headed(count: int) -> tuple[nn.Module, Robustness]:
             network = self._fitted(slept, replace(wanted, fit_images=count, fit_norms=False))
-            if FIT not in self.space or self.evaluate(network, clean=True).clean >= floor:
-                break
-        counts = self.evaluate(network)
-        return Candidate(config, counts.clean, counts.mean(), fit_images=count, fit_norms=norms)
+            return network, self._undistorted(network)
+
+        count = self._fit_of(wanted.fit_images, lambda count: headed(count)[1].clean >= floor)
+        network, clean = headed(count)
+        if FIT in self.space and clean.clean < floor:
+            return Candidate(config, clean.clean, 0.0, fit_images=count, fit_norms=norms)
+        mean = self._distorted(network, clean).mean()
+        return Candidate(config, clean.clean, mean, fit_images=count, fit_norms=norms)
 
     def _fitted(self, network: nn.Module, candidate: Candidate) -> nn.Module:
         given = self.images, self.labels
         return fitted(network, *given, candidate, seed=self.seed, validation=self.validation)
 
-    def _fits(self, wanted: int) -> Iterator[int]:
-        """How many images to fit the head to: as wanted, then more and more of them.
+    def _fit_of(self, wanted: int, keeps: Callable[[int], bool]) -> int:
+        """How many images to fit the head to: as wanted, or as few more as keep clean accuracy.
 
         Most nights that help cost clean accuracy, and a head that is fitted to some hundred images
-        brings it back; fitted to many thousand it unlearns what the night has brought.
+        brings it back; fitted to many thousand it unlearns what the night has brought. Where the
+        most of them do not bring it back, nothing between is tried.
         """
         count = wanted if wanted >= BATCH else 0
-        yield count
-        while FIT in self.space and (count := max(BATCH, 3 * count // 2)) <= _RESCUE:
-            yield count
+        more = [max(BATCH, 3 * count // 2)]
+        while (further := 3 * more[-1] // 2) <= _RESCUE:
+            more.append(further)
+        if FIT not in self.space or more[0] > _RESCUE or keeps(count):
+            return count
+        if not keeps(more[-1]):
+            return more[-1]
+        return more[bisect_left(more, True, hi=len(more) - 1, key=keeps)]
