@@ -15,8 +15,8 @@ __all__ = ["computes_alike"]
 def computes_alike(cnn: nn.Module, graph: fx.GraphModule, images: Tensor) -> bool:
     """Whether the graph's layers and its output are those of the network, given some images.
 
-    The layers are looked at because an output may hide much: a softmax that has saturated, a class
-    of one's own that holds the scores.
+    Layers are compared as well as the output, which may hide a difference: a softmax may have
+    saturated, or the scores be held by a class of somebody's own.
 
     Args:
         cnn: in eval mode.

@@ -1,15 +1,16 @@
-"""What multiplies a layer's output is folded into it: BatchNorm in eval mode, and numbers."""
+"""What stands straight beside a layer is folded into it: BatchNorm, numbers, padding."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from converters.arithmetic import factor_on
 from converters.kinds import Kind, operands
-from converters.operations import classify, is_identity
+from converters.operations import Convolution, classify, is_identity
 
 __all__ = ["Folds", "fold", "per_channel"]
 
@@ -31,6 +32,9 @@ class Folds:
 def fold(network: fx.GraphModule) -> Folds:
     """Folds what stands straight behind a convolution or linear layer, or behind its dropout.
 
+    And zeros that are put around the image straight in front of a convolution, as many on either
+    side: they become its own padding, where no neuron is, and not neurons that are silent.
+
     Of a BatchNorm `W' = W * s` and `b' = (b - mean) * s + beta` with `s = gamma / sqrt(var + eps)`;
     of a number, as in `x + 0.1 * layer(x)`, it is s itself. Any other BatchNorm stays in the graph:
     a normalisation of what spikes stand for, or to be refused.
@@ -43,6 +47,8 @@ def fold(network: fx.GraphModule) -> Folds:
     scales: dict[str, Tensor] = {}
     normed: set[str] = set()
     for node in list(network.graph.nodes):
+        if calls[node.target] == 1 and kinds[node] is Kind.SYNAPSE:
+            _pad_in_layer(network, node)
         below = _layer_below(network, node, kinds)
         if below is None or kinds[below] is not Kind.SYNAPSE or calls[below.target] > 1:
             continue
@@ -67,6 +73,36 @@ def fold(network: fx.GraphModule) -> Folds:
         weight.mul_(per_channel(scale, weight))
     network.recompile()
     return Folds(scales, frozenset(normed))
+
+
+def _pad_in_layer(network: fx.GraphModule, node: fx.Node) -> None:
+    """Has a convolution do what a padding in front of it does, if it can."""
+    layer, pad = network.get_submodule(str(node.target)), node.all_input_nodes[0]
+    padded = _zeros_around(network, pad)
+    if not (isinstance(layer, Convolution) and padded and len(pad.users) == 1):
+        return
+    axes = len(layer.kernel_size)
+    ends = [*padded, *(0,) * (2 * axes - len(padded))]  # the last axis first, two for each
+    before, after = ends[-2::-2], ends[::-2]
+    own = (0,) * axes if layer.padding == "valid" else layer.padding
+    if before != after or len(ends) > 2 * axes or min(ends) < 0 or isinstance(own, str):
+        return
+    layer.padding = tuple(p + q for p, q in zip(own, before, strict=True))
+    pad.replace_all_uses_with(pad.all_input_nodes[0])
+    network.graph.erase_node(pad)
+
+
+def _zeros_around(network: fx.GraphModule, node: fx.Node) -> Sequence[int]:
+    """How many an operation that pads with zeros puts in front and behind, the last axis first."""
+    found: object = ()
+    if node.op == "call_module":
+        module = network.get_submodule(str(node.target))
+        if type(module) in (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d):
+            found = module.padding
+    elif node.target is F.pad:  # with zeros, or it would have been refused
+        found = node.args[1]
+    whole = isinstance(found, tuple | list) and all(isinstance(each, int) for each in found)
+    return found if whole else ()  # type: ignore[return-value]  # mypy does not see through all()
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ class Kind(Enum):
 
     INPUT = auto()  # the images
     CONSTANT = auto()  # depends on no image: a number, a buffer, a size
-    AFFINE = auto()  # of the images by constants; a BatchNorm of activations, a number on them
+    AFFINE = auto()  # images and constants in arithmetic; a BatchNorm or factor on activations
     SYNAPSE = auto()  # weights: pre spikes to current
     RELU = auto()  # becomes neurons
     PASS = auto()  # commutes with ReLU, spikes stay spikes: reshape, max-pool, identity

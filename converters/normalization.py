@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -24,8 +24,8 @@ class Scale:
 
     Attributes:
         largest: lambda, the largest value of the activations that its spikes stand for.
-        carried: what a spike of it is worth to the layers above: lambda, or what the recursion
-            makes of it. 1 for images.
+        carried: the activation that one spike stands for in the layers above: lambda, or what the
+            recursion makes of it. 1 for images.
     """
 
     largest: float
@@ -63,7 +63,7 @@ class Diehl:
     maximum over all images given. `lambda_0 = 1`: images lie in [0, 1].
     """
 
-    percentile: float = 100.0
+    percentile: ClassVar[float] = 100.0
 
     def largest(self, activation: float, weight: float) -> float:
         """The larger of the two."""
@@ -109,7 +109,7 @@ class Legacy:
     the second layer on; published thresholds for that code assume it.
     """
 
-    percentile: float = 100.0
+    percentile: ClassVar[float] = 100.0
 
     def largest(self, activation: float, weight: float) -> float:
         """The larger of the two."""
@@ -211,8 +211,8 @@ def measure_scales(
     return scales
 
 
-def _is_linear(network: fx.GraphModule, name: str | None) -> bool:
-    return name is not None and isinstance(network.get_submodule(name), nn.Linear)
+def _is_normed_linear(network: fx.GraphModule, name: str | None, normed: Collection[str]) -> bool:
+    return name in normed and isinstance(network.get_submodule(str(name)), nn.Linear)
 
 
 def _insert_meters(
@@ -225,7 +225,7 @@ def _insert_meters(
     metered = network_of(network, graph)
     meters, ends = [], []
     for index, site in enumerate(sites):
-        folded = any(b.synapse in normed and _is_linear(network, b.synapse) for b in site.branches)
+        folded = any(_is_normed_linear(network, b.synapse, normed) for b in site.branches)
         meter, activation = _Meter(flat=folded), copied[site.activation]
         name = f"_srcsnn_meter_{index}"
         metered.add_submodule(name, meter)

@@ -16,6 +16,7 @@ __all__ = [
     "REARRANGING",
     "SUPPORTED",
     "SYNAPSES",
+    "Convolution",
     "cap",
     "classify",
     "describe",
@@ -28,6 +29,7 @@ __all__ = [
     "squeezed",
 ]
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 SUPPORTED = (
     "Conv1d/2d/3d and Linear (zero padding, any stride, dilation, groups), BatchNorm, ReLU, ReLU6, "
@@ -140,7 +142,7 @@ def _kind(network: fx.GraphModule, node: fx.Node, kinds: Mapping[fx.Node, Kind])
         kind = Kind.PASS if _rearranges(node) else Kind.UNSUPPORTED
     elif node.op == "call_method":
         kind = _METHODS.get(str(node.target), Kind.UNSUPPORTED)
-    elif node.target in _DROPOUTS and _always_drops(node):
+    elif _always_drops(node) or _divides_otherwise(node):
         return Kind.UNSUPPORTED
     elif _is_slicing(node) or _pads_with_zeros(node):  # the shortcuts of He et al.'s option A
         kind = Kind.PASS
@@ -168,7 +170,8 @@ def _module_kind(module: nn.Module) -> Kind:
     if type(module) in _PASSING:
         return Kind.PASS
     if type(module) in _AVERAGING:
-        return Kind.AVERAGE
+        divisor = getattr(module, "divisor_override", None)
+        return Kind.AVERAGE if divisor is None else Kind.UNSUPPORTED  # a sum is no share
     if type(module) is nn.Upsample:
         return _resizing_kind(module.mode)
     if is_normalization(module):
@@ -254,7 +257,7 @@ def _name(node: fx.Node) -> str:
 
 
 def _casts_to_whole(node: fx.Node) -> bool:
-    """Whether this makes values whole numbers, as spikes are anyway."""
+    """Whether this casts to a type of whole numbers, which spikes would not show."""
     if node.target not in ("to", "type"):
         return False
     kinds = [getattr(each, "dtype", each) for each in (*node.args[1:], *node.kwargs.values())]
@@ -293,7 +296,17 @@ def _pads_with_zeros(node: fx.Node) -> bool:
     return bool(mode == "constant" and value in (None, 0))
 
 
+def _divides_otherwise(node: fx.Node) -> bool:
+    """Whether an average pool is given what to divide by: what it gives is then no share."""
+    if node.target not in (F.avg_pool2d, F.avg_pool3d):
+        return False
+    given = node.kwargs.get("divisor_override", node.args[6] if len(node.args) > 6 else None)
+    return given is not None
+
+
 def _always_drops(node: fx.Node) -> bool:
     """`F.dropout(x)` without `training=self.training` drops in eval mode too."""
+    if node.target not in _DROPOUTS:
+        return False
     training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
     return bool(training)

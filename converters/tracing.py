@@ -33,7 +33,7 @@ class _Tracer(SizedTracer):
         is_module: bool,
         concrete_args: Any = None,  # noqa: ANN401  # fx's own
     ) -> tuple[Callable[..., Any], list[Any]]:
-        """With the images alone: `forward` has what else it takes at its defaults, as it will."""
+        """The images alone are traced; other arguments of `forward` keep their defaults."""
 
         def of_images(network: nn.Module, images: Any) -> Any:  # noqa: ANN401  # a proxy
             return root_fn(network, images)
@@ -93,8 +93,8 @@ def trace(model: nn.Module, images: Tensor | None = None) -> fx.GraphModule:
 def network_of(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     """A graph with the modules and weights that it names.
 
-    fx has the graph point back, so that only the garbage collector frees what a conversion has
-    copied, some time; this one is freed when nobody holds it any more.
+    In fx the graph points back at its module, and such a cycle is freed by the garbage collector
+    alone, at some later time. It is broken here: what a conversion copied is freed with it.
     """
     network = fx.GraphModule(root, graph)
     network.graph.owning_module = None

@@ -110,8 +110,8 @@ def settle(
         auto: what to reach.
         seed: of the night that follows; the thresholds are found with other spikes of it.
         scales: what `converters.measure` found in these images, if it was asked before.
-        mend: what the network will go through after sleep, such as `srcsnn.training.fit_norms`;
-            classes are to be kept that it has when it goes through this awake.
+        mend: what will be done to the network after sleep, such as `srcsnn.training.fit_norms`.
+            The classes to be kept are those of the network awake after the same was done to it.
 
     Raises:
         ConfigError, ConversionError, DatasetError, SleepError: as `prepare`.

@@ -115,11 +115,13 @@ def _currents(
     probe, neuron = _Probe(), layer.neurons.neuron
     layer.neurons.neuron = probe
     snn.reset()
-    with torch.inference_mode():
-        for step in range(_STEPS):
-            snn(replay(step, generator))
-    snn.reset()
-    layer.neurons.neuron = neuron
+    try:
+        with torch.inference_mode():
+            for step in range(_STEPS):
+                snn(replay(step, generator))
+    finally:
+        snn.reset()
+        layer.neurons.neuron = neuron
     return torch.stack(probe.currents)
 
 
@@ -140,7 +142,7 @@ def _bisect(
     # The rate falls with the threshold. Outside these bounds no threshold makes sense: one below a
     # millionth of the largest current is none, and no voltage is above the sum of all.
     largest = float(currents.max())
-    if not largest > 0:
+    if not 0 < largest < math.inf:
         return 1.0, 0.0
     low, high = 1e-6 * largest, 2 * largest * len(currents)
     while True:

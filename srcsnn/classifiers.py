@@ -1,4 +1,4 @@
-"""What is asked of a network that classifies images."""
+"""Checks of what a classifier takes and gives: images, labels, scores."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +58,8 @@ def check_takes(model: nn.Module, images: Tensor, labels: Tensor | None = None) 
         labels: (N,) class numbers, if they are to be learnt.
 
     Raises:
-        DatasetError: if the network fails on such images, or a label is no class of its own.
+        DatasetError: if the network fails on such images, or there is not a label for each image
+            that is one of the network's classes.
         SrcsnnError: if there are labels, and the network gives no scores (images, classes).
     """
     size = "x".join(map(str, images.shape[1:]))
@@ -72,8 +73,13 @@ def check_takes(model: nn.Module, images: Tensor, labels: Tensor | None = None) 
             f"the network cannot take images of {size} (channels x height x width): {why}; are "
             "they the kind of images it was made for?"
         ) from cause
-    if labels is not None and int(labels.max()) >= check_scores(scores, 1).shape[1]:
+    if labels is None:
+        return
+    if labels.shape != (len(images),):
+        raise DatasetError(f"{tuple(labels.shape)} labels for {len(images)} images; one each")
+    classes, lowest, highest = check_scores(scores, 1).shape[1], *map(int, labels.aminmax())
+    if lowest < 0 or highest >= classes:
         raise DatasetError(
-            f"labels go up to {int(labels.max())}, but the network has {scores.shape[1]} classes, "
-            "numbered from 0"
+            f"labels from {lowest} to {highest}, but the network has {classes} classes, numbered "
+            "from 0"
         )

@@ -138,9 +138,9 @@ class SleepConfig(_Settings):
         )
 
     def to_toml(self) -> str:
-        """The settings that were given, as a TOML file that `load_config` reads."""
+        """All settings, defaults too, as a TOML file that `load_config` reads."""
         # Numbers, words and lists of them are written alike in JSON and TOML.
-        settings = self.model_dump(exclude_unset=True)
+        settings = self.model_dump()
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
 
 
@@ -281,7 +281,7 @@ def _validate(kind: type[S], settings: dict[str, object], source: str) -> S:
 
 
 def _faults(kind: type[_Settings], error: ValidationError) -> str:
-    # A list of wrong numbers alone is called too short as well, which it is not.
+    # pydantic drops wrong numbers and then calls the list that is left too short.
     told = (
         _explain(one, kind.model_fields)
         for one in error.errors(include_url=False)

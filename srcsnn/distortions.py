@@ -3,6 +3,7 @@
 Every distortion maps images in [0, 1] to images in [0, 1]; level 0, the clean image, is not listed.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -66,6 +67,10 @@ class GaussianBlur:
 
     name: str = "gaussian-blur"
     levels: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+
+    def __post_init__(self) -> None:
+        if not all(0 < level < math.inf for level in self.levels):
+            raise ConfigError(f"{self.name}: levels {self.levels}: a sigma must be above 0")
 
     def __call__(self, images: Tensor, level: float, noise: Noise) -> Tensor:
         """See `Distortion`; draws nothing."""

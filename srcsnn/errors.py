@@ -1,8 +1,9 @@
 """One family of errors: what was wrong, where, and what would be right.
 
-Everything a user can mend derives from `SrcsnnError`; the command line prints such an error in a
-line or two without a traceback. Conversion errors come from `converters` and are re-exported here,
-when they are first asked for: `converters` brings torch along, which reading a raster does without.
+What a user can mend derives from `SrcsnnError`, but for the `ConversionError` of `converters`,
+which knows nothing of this package. Both are ValueErrors, and the command line prints either in a
+line or two without a traceback. `ConversionError` is re-exported here when it is first asked for:
+`converters` brings torch along, which reading a raster does without.
 """
 
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ __all__ = [
 
 
 class SrcsnnError(ValueError):
-    """Base of all errors that a user of the library can mend."""
+    """Base of the errors that a user can mend, all but `ConversionError`."""
 
 
 class ConfigError(SrcsnnError):

@@ -1,4 +1,4 @@
-"""How much memory a computation holds at a time, how it lies, and what becomes of it in between."""
+"""Batch sizes, the layout of batches, and what becomes of memory that is freed."""
 
 import ctypes
 import sys
@@ -59,7 +59,7 @@ def keep_freed() -> None:
 def give_back_freed() -> None:
     """Has the C library hand memory that was kept back to the system, before other use of it.
 
-    What a night has freed lies between what it has not, too small for a copy of the network.
+    What a night has freed is in pieces, each too small for a copy of the network.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

@@ -57,6 +57,7 @@ def run(
     first = replay(0, generator)
     _check_spikes(snn, first)
     with ExitStack() as hooks:
+        hooks.callback(snn.reset)
         hooks.enter_context(plastic(snn, rule))
         for observer in observers:
             hooks.enter_context(snn.observed(observer))
@@ -71,7 +72,6 @@ def run(
                 progress(done, steps)
             if until():
                 break
-    snn.reset()
     return done
 
 

@@ -20,7 +20,7 @@ from converters.arithmetic import factor_on
 from converters.operations import REARRANGING, is_identity, squeezed
 from srcsnn.errors import ConfigError
 from srcsnn.neurons import LIF, Leaky
-from srcsnn.pools import AVERAGE_POOLS, MAX_POOLS, geometry
+from srcsnn.nir_pools import AVERAGE_POOLS, MAX_POOLS, geometry
 
 __all__ = ["to_nir"]
 
@@ -56,9 +56,9 @@ def to_nir(snn: SpikingNetwork, image: tuple[int, ...], *, dt_s: float = 0.001) 
         ConfigError: for neurons other than these, an image that the network does not take, or a
             step that is not above 0.
         ConversionError: for what NIR cannot say: concatenation, 3-d convolution, pools in one or
-            three dimensions, with `ceil_mode`, dilation, another divisor or a margin that an
-            average leaves out, adaptive pools whose sizes do not divide, a max-pool of averages or
-            of normalised images, means, forms other than flat, linear layers of several axes.
+            three dimensions, with `ceil_mode`, dilation or a margin that an average leaves out,
+            adaptive pools whose sizes do not divide, a max-pool of averages or of normalised
+            images, means, forms other than flat, linear layers of several axes.
     """
     if not dt_s > 0:
         raise ConfigError(f"dt_s={dt_s}: must be above 0 seconds")

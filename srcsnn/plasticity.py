@@ -61,6 +61,9 @@ class IncDec:
         inc: 0 or more, in units of the CNN's weights.
         dec: 0 or more, likewise.
         gate: above 0, in units of the CNN's weights; None for no gate.
+
+    Raises:
+        ConfigError: if a number is out of its range.
     """
 
     in_parts: ClassVar[bool] = True
@@ -183,10 +186,17 @@ def _check_rates(**rates: float) -> None:
 def plastic(snn: SpikingNetwork, rule: Rule | Sequence[Rule]) -> Iterator[None]:
     """Inside this block, every step of the network changes the weights of its sleeping units.
 
-    With one rule for all of them, or one for each.
-
     Each layer learns as soon as it has fired. In one step a weight is read before it is written,
-    so this equals letting all layers fire first (Algorithm 1).
+    so this equals letting all layers fire first (Algorithm 1). No gradients are kept inside.
+
+    Args:
+        snn: whose weights change, in place.
+        rule: for all units that sleep, or one for each, in network order.
+
+    Raises:
+        ConfigError: if there is not a rule for each.
+        ConformanceError: in a step in which somebody's own rule gives no change of the weights.
+        SleepError: in a step in which a rule fails.
     """
     rules = list(rule) if isinstance(rule, Sequence) else [rule] * len(snn.sleeping)
     if len(rules) != len(snn.sleeping):
@@ -223,15 +233,16 @@ def _hooks(unit: Unit, rule: Rule) -> tuple[Listener, Listener]:
         for index, synapse in enumerate(synapses):
             try:
                 updated = rule.update(synapse, pre, fired[index], states[index])
+                if not ours:
+                    _check_update(unit.name, updated, synapse.weight)
+                change, states[index] = updated
+                # Refused of a branch whose output is stretched to be added to another.
+                synapse.weight.add_(change)
             except RuntimeError as error:
                 raise SleepError(
                     f"{unit.name}: the rule fails on pre spikes {tuple(pre.shape)} and post "
                     f"spikes {tuple(post.shape)}: {error}"
                 ) from error
-            if not ours:
-                _check_update(unit.name, updated, synapse.weight)
-            change, states[index] = updated
-            synapse.weight.add_(change)
         pre = None  # nothing outlives the step
 
     return hear, learn

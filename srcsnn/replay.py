@@ -81,11 +81,12 @@ class RealImages:
         if every < 1:
             raise ConfigError(f"every={every}: must be 1 or more steps")
         self._like, self._every = images.detach()[:1], every
+        self._shown: Tensor | None = None
         self.probability = _probability(images.detach(), max_rate_hz, dt_s, rate_factor)
 
     def __call__(self, step: int, generator: torch.Generator) -> Tensor:
         """See `Replay`; (1, C, H, W)."""
-        if step % self._every == 0:
+        if self._shown is None or step % self._every == 0:
             chosen = int(torch.randint(len(self.probability), (), generator=generator))
             self._shown = self.probability[chosen : chosen + 1]
         return _spikes(self._shown, generator).to(self._like)
@@ -104,6 +105,9 @@ class ClassMeans(RealImages):
         max_rate_hz: rate of a pixel of value 1.
         dt_s: duration of a step in seconds.
         rate_factor: as in `PoissonMean`.
+
+    Raises:
+        ConfigError: as `RealImages`.
     """
 
     def __init__(
@@ -173,13 +177,28 @@ class UniformNoise(PoissonMean):
         shape: (C, H, W) of an image.
         rate_hz: of every pixel.
         dt_s: duration of a step in seconds.
+        dtype: of the spikes, that of the network.
+        device: of the spikes, that of the network.
 
     Raises:
         ConfigError: if `rate_hz * dt_s` is above 1 or below 0.
     """
 
-    def __init__(self, shape: tuple[int, ...], *, rate_hz: float, dt_s: float) -> None:
-        super().__init__(torch.ones(shape), max_rate_hz=rate_hz, dt_s=dt_s)
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        rate_hz: float,
+        dt_s: float,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not 0 <= rate_hz * dt_s <= 1:
+            raise ConfigError(
+                f"rate_hz * dt_s = {rate_hz * dt_s:g}: must lie in [0, 1], as it is a probability"
+            )
+        ones = torch.ones(shape, dtype=dtype, device=device)
+        super().__init__(ones, max_rate_hz=rate_hz, dt_s=dt_s)
 
 
 def _probability(images: Tensor, max_rate_hz: float, dt_s: float, rate_factor: float) -> Tensor:

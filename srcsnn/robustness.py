@@ -65,8 +65,10 @@ class Robustness:
     def mean(self, distortion: str | None = None) -> float:
         """Mean accuracy over the levels of a distortion, or over the distortions' means.
 
-        The clean images are in neither.
+        The clean images are in neither. NaN if there are no distortions.
         """
+        if distortion is None and not self.distortions:
+            return math.nan
         if distortion is None:
             return math.fsum(map(self.mean, self.distortions)) / len(self.distortions)
         cells = self.levels(distortion)
@@ -108,7 +110,7 @@ def evaluate(
         progress: called with the cells done and the cells in all.
 
     Raises:
-        ConfigError: if the batch size is below 1.
+        ConfigError: if the batch size is below 1, or distortions have one name.
         DatasetError: if the images are malformed, the network fails on them, or the labels do not
             fit them.
         SrcsnnError: if the scores are malformed or not finite.
@@ -122,6 +124,11 @@ def evaluate(
     batch_size = images_at_once(images) if batch_size is None else batch_size
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: must be 1 or more")
+    names = [CLEAN, *(distortion.name for distortion in distortions)]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ConfigError(
+            f"distortions: more than one is called {', '.join(twice)}; give each a name of its own"
+        )
     plan: list[tuple[Distortion | None, float]] = [(None, 0.0)]
     plan += [(distortion, level) for distortion in distortions for level in distortion.levels]
     check_takes(model, images)

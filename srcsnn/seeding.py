@@ -1,7 +1,7 @@
 """Named streams of random numbers, so that adding one stream shifts no other."""
 
 import hashlib
-from typing import SupportsIndex
+import operator
 
 import torch
 
@@ -14,8 +14,8 @@ def key(seed: int, *names: str | int | float) -> int:
     """A 128-bit number that depends on the seed and on every name, and on nothing else.
 
     The same on every machine and in every version of Python: it is the first half of the SHA-256
-    of the seed and the names, each written with its length in front so that no two lists of names
-    collide.
+    of the seed and the names, each written as text with its length in front, so that no two lists
+    of texts collide.
 
     Raises:
         ConfigError: if the seed is no whole number.
@@ -23,9 +23,13 @@ def key(seed: int, *names: str | int | float) -> int:
     >>> key(0, "sleep") == key(0, "sleep"), key(0, "sleep") == key(1, "sleep")
     (True, False)
     """
-    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
-        raise ConfigError(f"seed={seed!r}: must be a whole number")
-    words = [str(seed), *map(str, names)]
+    try:
+        if isinstance(seed, bool):
+            raise TypeError("a truth value")
+        number = operator.index(seed)  # of a tensor that holds one, too
+    except TypeError as cause:
+        raise ConfigError(f"seed={seed!r}: must be a whole number") from cause
+    words = [str(number), *map(str, names)]
     text = "".join(f"{len(word)}:{word}" for word in words)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
 

@@ -1,4 +1,7 @@
-"""The paper's training: plain SGD on the binary cross-entropy of one-hot targets."""
+"""Training by the paper's protocol, and fitting to clean images after sleep.
+
+Training is plain SGD on the binary cross-entropy of one-hot targets.
+"""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,8 +112,8 @@ def fit_head(
     """A copy whose linear layers are fitted to clean images; everything else stays as it is.
 
     Sleep changes what convolutions say, and this teaches the classifier behind them to hear it:
-    the paper's feed-forward fitting (Section "Networks", FFF), with Adam and cross-entropy, as
-    they do for networks that were trained in other ways than the paper's.
+    the paper's feed-forward fitting (Section "Networks", FFF), but with Adam and cross-entropy,
+    which also suit networks that were trained in another way than the paper's.
 
     Args:
         model: maps (B, C, H, W) to logits (B, classes); it is not changed.

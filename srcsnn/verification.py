@@ -81,6 +81,7 @@ def verify(
         scales: what `converters.measure` found in these images, if it was asked before.
 
     Raises:
+        ConfigError: if there are no steps.
         ConversionError, DatasetError, SleepError: as `prepare`.
     """
     check_before(model, images)
@@ -94,7 +95,7 @@ def verify(
         raise SrcsnnError(f"the network gives a {type(expected).__name__}; a tensor is needed")
     expected = expected.to(output)
     snn = to_snn(model, images, neuron=LIF(1.0, 1.0), layers=layers, scales=scales)
-    rates = _rates(snn, some, steps, seed)
+    rates = _rates(snn, some, steps, stream(seed, "shown spikes"))
     found = tuple(
         _fidelity(layer.name, rates[layer.name], activations[layer.name] / layer.largest)
         for layer in snn.layers
@@ -128,7 +129,8 @@ def classify(
         scales: what `converters.measure` found in training images with layers="all".
 
     Raises:
-        ConfigError: if the last layer that can spike has no channel for each class.
+        ConfigError: if the last layer that can spike has no channel for each class, or there are
+            no steps.
         ConversionError: if the network cannot be converted.
         SrcsnnError: if the network gives no scores (images, classes).
     """
@@ -142,17 +144,22 @@ def classify(
             f"cannot classify by spikes: {last}, the last layer that can spike, has {channels} "
             f"channels, and the network {classes} classes"
         )
+    generator = stream(seed, "shown spikes")
     for start in range(0, len(images), 100):
         part = slice(start, start + 100)
-        rates = _rates(snn, images[part], steps, seed)[last]
+        rates = _rates(snn, images[part], steps, generator)[last]
         winners = rates.reshape(*rates.shape[:2], -1).mean(2).argmax(1).cpu()
         correct += int((winners == labels[part]).sum())
     return correct / len(images)
 
 
-def _rates(snn: SpikingNetwork, images: Tensor, steps: int, seed: int) -> dict[str, Tensor]:
+def _rates(
+    snn: SpikingNetwork, images: Tensor, steps: int, generator: torch.Generator
+) -> dict[str, Tensor]:
     """Spikes per step of each neuron of each layer for each image, (N, ...) in [0, 1]."""
-    generator, counter = stream(seed, "shown spikes"), SpikeCounter()
+    if steps < 1:
+        raise ConfigError(f"steps={steps}: must be 1 or more")
+    counter = SpikeCounter()
     weight = snn.units[0].synapse.weight
     snn.reset()
     with snn.observed(counter.see):

@@ -33,9 +33,11 @@ def test_every_layer_fires_at_the_target_rate(model, images):
                 counts[name] += float(spikes.mean()) / 50
 
         replay = config.make_replay(images.mean(0))
-        generator = stream(0, "calibration")
+        generator = stream(0, "spikes that it was not calibrated with")
         run(snn, replay, IncDec(0, 0), steps=50, generator=generator, observers=[count])
-        assert counts == pytest.approx(dict.fromkeys(counts, rate), rel=0.1)
+        assert counts == pytest.approx(
+            dict.fromkeys(counts, rate), rel=0.2
+        )  # as exactly as 50 steps tell
 
 
 def test_a_large_layer_whose_first_part_is_silent_gets_a_dose():
@@ -55,7 +57,9 @@ def test_a_night_of_no_steps_does_nothing(model, images):
     snn = srcsnn.prepare(model, images, config)
     rules = [IncDec(1, 1)] * len(snn.sleeping)
     generator = stream(0, "sleep")
+    before = [unit.synapse.weight.detach().clone() for unit in snn.units]
     assert run(snn, config.make_replay(images.mean(0)), rules, steps=0, generator=generator) == 0
+    assert all(torch.equal(u.synapse.weight, w) for u, w in zip(snn.units, before, strict=True))
 
 
 def test_the_night_ends_at_the_dose_and_all_layers_change_alike(model, images):

@@ -115,6 +115,13 @@ def test_export_writes_what_other_simulators_read(night, tmp_path, monkeypatch, 
     words = ["export", night / "model.pt", "--arch", "paper-mnist", "--data", night / "data.npz"]
     assert command(*words, "-o", tmp_path / "auto.nir") == 0
     assert "steps of 1 ms" in capsys.readouterr().out
+    for seed, alike in ((0, True), (1, False)):  # other spikes, other thresholds
+        assert command(*words, "-o", tmp_path / f"{seed}.nir", "--seed", seed) == 0
+        one, other = (
+            nir.read(tmp_path / name).nodes["conv1.neurons"].v_threshold
+            for name in ("auto.nir", f"{seed}.nir")
+        )
+        assert np.array_equal(one, other) == alike
     own = ["--config", night / "mine.toml", "--set", "dt_s=0.0005"]
     assert command(*words, "-o", tmp_path / "own.nir", *own) == 0
     graph = nir.read(tmp_path / "own.nir")

@@ -242,7 +242,6 @@ def test_sleep_is_seen_in_the_graph(images):
         ([nn.AvgPool2d(3, padding=1, count_include_pad=False)], r"have no count_include_pad"),
         ([nn.AdaptiveAvgPool2d(4)], r"no pool from \(10, 10\) to \(4, 4\)"),
         ([nn.AvgPool2d(2), nn.MaxPool2d(2)], r"^3: NIR has a max-pool of spikes alone"),
-        ([nn.AvgPool2d(2, divisor_override=3)], r"^2: NIR's pools have no divisor_override"),
         ([nn.Flatten(2), nn.Unflatten(2, (5, 20))], r"cannot bring \(4, 10, 10\) into"),
         ([nn.Upsample(20)], "^2: NIR has no node for Upsample"),
         ([nn.ChannelShuffle(2)], "^2: NIR has no node for ChannelShuffle"),
@@ -272,7 +271,8 @@ def test_what_cannot_be_asked_is_refused(images):
 
 
 @pytest.mark.parametrize(
-    "rearrange", [lambda x: x.transpose(2, 3), lambda x: x.repeat(1, 1, 2, 1), nn.ZeroPad2d(1)]
+    "rearrange",
+    [lambda x: x.transpose(2, 3), lambda x: x.repeat(1, 1, 2, 1), nn.ZeroPad2d((0, 1, 0, 1))],
 )
 def test_images_that_are_rearranged_are_named(images, rearrange):
     class Rearranged(nn.Module):

@@ -89,7 +89,7 @@ def test_what_is_no_stepwise_neuron_is_refused_with_the_reason(make, message):
         SnnTorch(make())
 
 
-@pytest.mark.parametrize("neuron", [Leaky(1.0, 0.9), LIF(1.0, 0.9)])
+@pytest.mark.parametrize("neuron", [Leaky(1.0, 0.9), LIF(1.0, 0.9), LIF(1e4, 0.5)])
 def test_our_own_models_pass(neuron):
     check_neuron(neuron)
 

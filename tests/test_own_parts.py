@@ -125,6 +125,9 @@ SOURCES = {
     "classes": lambda: ClassMeans(PICTURES, LABELS, every=3, **RATE),
     "window": lambda: MovingWindow(PICTURES.mean(0), size=3, **RATE),
     "uniform": lambda: UniformNoise((2, 6, 5), rate_hz=300.0, dt_s=0.001),
+    "uniform in float64": lambda: UniformNoise(
+        (2, 6, 5), rate_hz=300.0, dt_s=0.001, dtype=torch.float64
+    ),
 }
 
 
@@ -152,6 +155,8 @@ def test_an_image_stays_for_its_steps_and_a_class_shows_its_mean():
     shown = RealImages(dots, every=4, max_rate_hz=1000.0, dt_s=0.001)
     night = torch.stack([shown(step, generator) for step in range(160)]).flatten(1)
     blocks = night.view(40, 4, 9)
+    late = RealImages(dots, every=4, max_rate_hz=1000.0, dt_s=0.001)
+    assert float(late(3, generator).sum()) == 1  # a night that begins in the middle
     assert (blocks == blocks[:, :1]).all()  # probability 1: the dot itself
     assert len(blocks[:, 0].unique(dim=0)) > 7
     means = ClassMeans(dots, torch.tensor([0] * 3 + [1] * 6), every=1, **RATE).probability
@@ -172,7 +177,7 @@ def test_a_window_silences_what_is_outside_of_it():
     [
         (lambda: MovingWindow(torch.ones(1, 9, 8), size=9, **RATE), "1 to 8 pixels wide"),
         (lambda: RealImages(PICTURES, every=0, **RATE), "every=0: must be 1 or more"),
-        (lambda: UniformNoise((1, 2, 2), rate_hz=2000.0, dt_s=0.001), "must lie in"),
+        (lambda: UniformNoise((1, 2, 2), rate_hz=2000.0, dt_s=0.001), "probability"),
         (lambda: Oja(-1.0), "rate=-1.0: must be 0 or more"),
         (lambda: PairSTDP(1.0, -1.0), "minus=-1.0: must be 0 or more"),
         (lambda: PairSTDP(1.0, 1.0, pre_decay=1.0), "pre_decay=1.0: must be at least 0 and below"),

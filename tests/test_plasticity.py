@@ -7,8 +7,9 @@ from torch import nn
 
 from converters import to_snn
 from srcsnn import synapses
-from srcsnn.errors import ConfigError
+from srcsnn.errors import ConfigError, SleepError
 from srcsnn.neurons import LIF
+from srcsnn.night import run
 from srcsnn.plasticity import IncDec, Oja, PairSTDP, plastic
 from srcsnn.synapses import synapse_of
 from tests import reference
@@ -232,3 +233,38 @@ def test_the_gate_holds_positive_weights_and_doubles_the_steps_of_negative_ones(
     pre, post = torch.ones(1, 3), torch.ones(1, 1)
     change, _ = IncDec(0.5, 0.1, gate=0.001).update(synapse_of(linear), pre, post, None)
     assert change.tolist() == [[1.0, 0.5, 0.0]]
+
+
+class Stretched(nn.Module):
+    """A branch of one channel that is added to one of two."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 1, 3)
+
+    def forward(self, x):
+        return (self.wide(x) + self.narrow(x)).relu()
+
+
+def test_a_branch_that_is_stretched_cannot_sleep():
+    snn = to_snn(Stretched().eval(), torch.rand(2, 1, 5, 5), neuron=LIF(0.1, 0.9))
+    with (
+        plastic(snn, IncDec(0.1, 0.1)),
+        pytest.raises(SleepError, match=r"narrow: the rule fails on .* post spikes \(1, 2, 3, 3\)"),
+    ):
+        snn(torch.ones(1, 1, 5, 5))
+
+
+def test_a_night_that_fails_leaves_no_voltages():
+    snn = to_snn(
+        nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU()), torch.rand(2, 1, 5, 5), neuron=LIF(9.0, 0.9)
+    )
+
+    def wake(step, generator):
+        if step == 2:
+            raise RuntimeError("woken up")
+        return torch.ones(1, 1, 5, 5)
+
+    with pytest.raises(RuntimeError, match="woken up"):
+        run(snn, wake, IncDec(0.1, 0.1), steps=5, generator=torch.Generator())
+    assert all(layer.neurons._state == [None] for layer in snn.layers)

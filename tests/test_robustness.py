@@ -275,3 +275,18 @@ def test_networks_are_measured_in_the_quick_layout_if_they_can():
     assert (usual.layout, quick.layout) == (False, True)
     for one, other in zip(usual.parameters(), quick.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_distortions_of_one_name_are_refused_and_none_has_no_mean(data):
+    twice = [SaltAndPepper(), GaussianNoise(), SaltAndPepper(per_channel=True)]
+    with pytest.raises(ConfigError, match="more than one is called salt-and-pepper;"):
+        evaluate(Brightness(), *data, distortions=twice)
+    with pytest.raises(ConfigError, match="more than one is called clean;"):
+        evaluate(Brightness(), *data, distortions=[GaussianNoise(name="clean")])
+    assert np.isnan(evaluate(Brightness(), *data, distortions=[]).mean())
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_blur_without_width_is_refused(sigma):
+    with pytest.raises(ConfigError, match="a sigma must be above 0"):
+        GaussianBlur(levels=(sigma, 1.0))

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -14,7 +15,7 @@ from srcsnn.models import paper_mnist
 from srcsnn.plasticity import IncDec
 from srcsnn.rasters import RecordPolicy, open_raster
 from srcsnn.replay import PoissonMean
-from srcsnn.seeding import stream
+from srcsnn.seeding import key, stream
 from srcsnn.training import PROTOCOLS, Protocol, initialize, train
 
 CONFIG = SleepConfig(
@@ -164,7 +165,11 @@ def test_a_probability_above_one_is_refused(model, images):
         srcsnn.sleep(model, images, CONFIG.with_changes(max_rate_hz=1e5), seed=0)
 
 
-@pytest.mark.parametrize("seed", [None, 1.5, "a", True])
+def test_a_seed_of_another_type_is_the_same_seed():
+    assert key(3, "sleep") == key(np.int8(3), "sleep") == key(torch.tensor(3), "sleep")
+
+
+@pytest.mark.parametrize("seed", [None, 1.5, "a", True, torch.tensor(3.5)])
 def test_a_seed_that_is_no_whole_number_is_refused(model, images, seed):
     with pytest.raises(ConfigError, match="must be a whole number"):
         srcsnn.sleep(model, images, CONFIG, seed=seed)
@@ -320,8 +325,13 @@ def test_a_network_with_nan_where_nothing_spikes_is_refused(images):
 
 def test_training_on_labels_or_images_that_do_not_fit_is_refused(images):
     protocol = Protocol(epochs=1, learning_rate=0.1, batch_size=5)
-    with pytest.raises(DatasetError, match="labels go up to 10, but the network has 10 classes"):
+    with pytest.raises(DatasetError, match="labels from 10 to 10, but the network has 10 classes"):
         train(paper_mnist(), images, torch.full((20,), 10), protocol, seed=0)
+    with pytest.raises(DatasetError, match="labels from -1 to -1, but"):
+        train(paper_mnist(), images, torch.full((20,), -1), protocol, seed=0)
+    for many in (19, 21):
+        with pytest.raises(DatasetError, match=rf"\({many},\) labels for 20 images"):
+            train(paper_mnist(), images, torch.zeros(many).long(), protocol, seed=0)
     with pytest.raises(DatasetError, match="1x14x14"):
         train(paper_mnist(), images[..., :14, :14], torch.zeros(20).long(), protocol, seed=0)
 

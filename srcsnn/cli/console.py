@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from srcsnn.config import AutoConfig, SleepConfig
 
 __all__ = [
-    "Arch", "Config", "Data", "DataRoot", "Download", "Overwrite", "Seed",
+    "Arch", "Config", "Data", "DataRoot", "Download", "Overwrite", "Seed", "Trained",
     "explicit", "interruptible", "load_model", "progress", "report_errors", "say", "say_json",
 ]  # fmt: skip
 
@@ -52,6 +52,7 @@ DataRoot = Annotated[
 ]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a data set that is not there.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+Trained = Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 
 
@@ -92,14 +93,14 @@ def load_model(arch: str, checkpoint: "Checkpoint") -> "nn.Module":
 
 
 def explicit(
-    model: "nn.Module", images: "Tensor", settings: "SleepConfig | AutoConfig"
+    model: "nn.Module", images: "Tensor", settings: "SleepConfig | AutoConfig", seed: int
 ) -> "SleepConfig":
     """The settings; from auto what it finds for this network, whatever a night would do to it."""
     from srcsnn.automatic import settle
     from srcsnn.config import AutoConfig
 
     if isinstance(settings, AutoConfig):
-        return settle(model, images, settings.with_changes(keep=0), seed=0).config
+        return settle(model, images, settings.with_changes(keep=0), seed=seed).config
     return settings
 
 

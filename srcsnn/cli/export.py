@@ -13,6 +13,8 @@ from srcsnn.cli.console import (
     DataRoot,
     Download,
     Overwrite,
+    Seed,
+    Trained,
     explicit,
     load_model,
     say,
@@ -22,7 +24,7 @@ EXAMPLES = "Example: srcsnn export slept.pt --arch paper-mnist --data mnist -o s
 
 
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
+    checkpoint: Trained,
     arch: Arch,
     data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="The NIR file to write.")],
@@ -31,6 +33,7 @@ def export(
         list[str] | None,
         typer.Option("--set", help="Change a setting: layers=all, bias=off; repeat for more."),
     ] = None,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
     data_root: DataRoot = None,
     download: Download = False,
@@ -62,7 +65,7 @@ def export(
     asked = load_settings(config).with_changes(**parse_changes(set_ or []))
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
-    settings = explicit(model, images.images, asked)
+    settings = explicit(model, images.images, asked, seed)
     snn = prepare(model, images.images, settings)
     graph = to_nir(snn, tuple(images.images.shape[1:]), dt_s=settings.dt_s)
     buffer = io.BytesIO()

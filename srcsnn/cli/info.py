@@ -1,19 +1,27 @@
 """`srcsnn info`."""
 
-from typing import Annotated
-
-import typer
-
-from srcsnn.cli.console import Arch, Config, Data, DataRoot, Download, explicit, load_model, say
+from srcsnn.cli.console import (
+    Arch,
+    Config,
+    Data,
+    DataRoot,
+    Download,
+    Seed,
+    Trained,
+    explicit,
+    load_model,
+    say,
+)
 
 EXAMPLES = "Example: srcsnn info model.pt --arch paper-mnist --data mnist --config paper-mnist"
 
 
 def info(
-    checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
+    checkpoint: Trained,
     arch: Arch,
     data: Data,
     config: Config = "auto",
+    seed: Seed = 0,
     data_root: DataRoot = None,
     download: Download = False,
 ) -> None:
@@ -28,7 +36,7 @@ def info(
     settings = load_settings(config)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
-    found = explicit(model, images.images, settings)
+    found = explicit(model, images.images, settings, seed)
     snn = prepare(model, images.images, found)
     found.make_rules([unit.name for unit in snn.sleeping])  # which find fault, as does the replay
     replay_for(snn, found, images.images.mean(0))

@@ -12,6 +12,7 @@ from srcsnn.cli.console import (
     Download,
     Overwrite,
     Seed,
+    Trained,
     load_model,
     progress,
     say,
@@ -24,7 +25,7 @@ EXAMPLES = (
 
 
 def sleep(
-    checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
+    checkpoint: Trained,
     arch: Arch,
     data: Data,
     output: Annotated[str, typer.Option("--output", "-o", help="Checkpoint to write.")],

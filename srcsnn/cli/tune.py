@@ -14,6 +14,7 @@ from srcsnn.cli.console import (
     DataRoot,
     Download,
     Seed,
+    Trained,
     load_model,
     progress,
     say,
@@ -23,7 +24,7 @@ EXAMPLES = "Example: srcsnn tune model.pt --arch paper-mnist --data mnist -o tun
 
 
 def tune(
-    checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
+    checkpoint: Trained,
     arch: Arch,
     data: Data,
     folder: Annotated[

@@ -4,13 +4,23 @@ from typing import Annotated
 
 import typer
 
-from srcsnn.cli.console import Arch, Data, DataRoot, Download, Seed, load_model, progress, say
+from srcsnn.cli.console import (
+    Arch,
+    Data,
+    DataRoot,
+    Download,
+    Seed,
+    Trained,
+    load_model,
+    progress,
+    say,
+)
 
 EXAMPLES = "Example: srcsnn verify model.pt --arch paper-mnist --data mnist --classify 100"
 
 
 def verify(
-    checkpoint: Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")],
+    checkpoint: Trained,
     arch: Arch,
     data: Data,
     layers: Annotated[str, typer.Option(help="conv, all, or names with commas.")] = "conv",
@@ -33,7 +43,7 @@ def verify(
     loaded = load_checkpoint(checkpoint)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download).images
-    chosen = layers if layers in ("conv", "all") else tuple(layers.split(","))
+    chosen = layers if layers in ("conv", "all") else tuple(map(str.strip, layers.split(",")))
     found = verification.verify(model, images, seed=seed, layers=chosen, steps=steps)
     say(verification_table(found))
     say(

@@ -17,7 +17,7 @@ from srcsnn.errors import DatasetError
 __all__ = ["from_file"]
 
 _MOST_CLASSES = 1_000_000
-"""A larger label is a mark for none, such as -1 in a type without a sign."""
+"""A larger label marks an image without one, such as -1 kept in a type without a sign."""
 
 
 def from_file(path: Path, split: Split) -> ImageSet:

@@ -11,6 +11,8 @@ from srcsnn.testing.verdict import Faults, judging
 __all__ = ["check_neuron"]
 
 _STEPS = 50
+_STRONG = 1e6
+"""A current at which every neuron fires, whatever its threshold."""
 
 
 def check_neuron(neuron: Neuron, shape: tuple[int, ...] = (1, 3, 4, 5)) -> None:
@@ -60,7 +62,7 @@ def _look_at_a_step(neuron: Neuron, current: Tensor, faults: Faults) -> None:
 
 def _look_at_many(neuron: Neuron, currents: list[Tensor], faults: Faults) -> None:
     """What shows over many steps: values, whether it fires at all, and whether it is pure."""
-    strong = [100 * each for each in currents]
+    strong = [_STRONG * each for each in currents]
     first, strongly = _spikes(neuron, currents), _spikes(neuron, strong)
     found = torch.cat([first, strongly])
     if found.isnan().any():
@@ -69,7 +71,7 @@ def _look_at_many(neuron: Neuron, currents: list[Tensor], faults: Faults) -> Non
         strange = found[(found != 0) & (found != 1)]
         faults.add(f"spikes must be 0 or 1; there is {float(strange[0]):.4g}")
     elif not found.any():
-        faults.add(f"it never fires, not in {_STEPS} steps of currents up to 100")
+        faults.add(f"it never fires, not in {_STEPS} steps of currents up to {_STRONG:g}")
     if not torch.equal(_spikes(neuron, currents), first):
         faults.add("the same currents give other spikes the second time: it keeps state on itself")
     elif not torch.equal(_spikes(neuron, currents, beside=strong), first):

@@ -18,8 +18,8 @@ _LAYERS = (
 def check_recorder(recorder: Recorder) -> None:
     """Checks that a recorder is what `srcsnn.sleep` needs, by a run of five steps.
 
-    What it records it is shown once, as the network's own tensors: it must not write to them. It
-    records that run; make another for a sleep.
+    It must not write to the spikes that it is shown: `sleep` shows it a copy, but in `run` an
+    observer is shown the network's own. It records that run; make another for a sleep.
 
     Args:
         recorder: an object with `begin` and `record`, see `srcsnn.rasters.Recorder`.

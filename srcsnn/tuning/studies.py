@@ -17,7 +17,7 @@ _NAME = "srcsnn"
 
 @dataclass(frozen=True)
 class Store:
-    """Where, and of what.
+    """Where a search is kept, and what it is a search of.
 
     Attributes:
         place: a file, the URL of a database, or None for memory.

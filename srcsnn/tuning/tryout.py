@@ -1,6 +1,7 @@
 """One candidate: slept with, its head fitted, and measured on images kept for that."""
 
 import hashlib
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -167,7 +168,7 @@ class Tryout:
         return replace(self, start=start, space=space, firsts=tuple(firsts))
 
     def _bearable(self, auto: AutoConfig) -> AutoConfig:
-        """With the dose at which classes are kept, and no more asked of them."""
+        """With the dose at which classes are kept, which are then no longer watched."""
         _, _, fitting = _split(len(self.images), self.validation, self.seed)
 
         def mend(network: nn.Module) -> nn.Module:
@@ -188,7 +189,8 @@ class Tryout:
             "start": self.start.model_dump_json(),
             "space": repr(dict(self.space)),
             "seed": str(self.seed),
-            "distortions": repr(self.distortions),
+            # Without the addresses of objects that do not say what they are.
+            "distortions": re.sub(" at 0x[0-9a-f]+", "", repr(self.distortions)),
             "validation": str(self.validation),
             "clean loss": str(self.clean_loss),
         }

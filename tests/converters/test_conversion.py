@@ -13,7 +13,6 @@ from torchvision.transforms import Normalize
 
 from converters import (
     ConversionError,
-    Diehl,
     Legacy,
     Percentile,
     conversion,
@@ -191,7 +190,6 @@ def test_percentile_covers_that_share_of_the_positive_activations():
     assert snn.units[0].largest == pytest.approx(expected, abs=2e-3 * float(positive.max()))
     whole = to_snn(model, images, neuron=NEURON, normalization=Percentile(100.0))
     assert whole.units[0].largest == pytest.approx(float(positive.max()))
-    assert Diehl() == Diehl()
 
 
 def test_the_graph_ends_at_the_last_layer_that_sleeps():
@@ -273,6 +271,14 @@ def test_an_unknown_bias_is_refused():
         to_snn(plain(), torch.rand(4, 1, 8, 8), neuron=LIF(1.0, 0.9), bias="foo")
 
 
+class Adding(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
+
+    def forward(self, x):
+        return self[1](F.avg_pool2d(self[0](x).relu(), 2, divisor_override=1)).relu()
+
+
 REFUSED = {
     "GELU": (lambda: plain(nn.GELU(), nn.Conv2d(4, 2, 3), nn.ReLU()), r"2 \(GELU\)"),
     "BatchNorm of the batch": (
@@ -300,6 +306,11 @@ REFUSED = {
         lambda: plain(nn.ConvTranspose2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU()),
         r"2 \(ConvTranspose2d\)",
     ),
+    "pool that adds": (
+        lambda: plain(nn.AvgPool2d(2, divisor_override=1), nn.Conv2d(4, 2, 3), nn.ReLU()),
+        r"2 \(AvgPool2d\)",
+    ),
+    "function that adds": (Adding, "avg_pool2d"),
     "reflected border": (
         lambda: plain(nn.Conv2d(4, 2, 3, padding=1, padding_mode="reflect"), nn.ReLU(),
                       nn.Conv2d(2, 2, 3), nn.ReLU()),

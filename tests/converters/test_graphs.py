@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from converters import ConversionError, Legacy, spiking_layers, to_ann, to_snn
+from converters import ConversionError, Legacy, simulate, spiking_layers, to_ann, to_snn
 from srcsnn.errors import SleepError
 from srcsnn.neurons import LIF
 from srcsnn.night import run
@@ -629,3 +629,76 @@ def test_a_convolution_inside_a_sum_runs_once_in_a_step():
     assert modules == [
         "synapse_0", "neurons_0", "synapse_1", "neurons_1", "synapse_2", "synapse_3", "neurons_2",
     ]  # fmt: skip
+
+
+def pads(x):
+    return F.pad(x, (1, 1, 1, 1))
+
+
+PADDED = {
+    "module": (lambda: nn.ZeroPad2d(1), 0),
+    "function": (lambda: Applied(pads), 0),
+    "onto its own": (lambda: nn.ZeroPad2d((1, 1, 0, 0)), (1, 0)),
+}
+
+
+class Applied(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_zeros_in_front_of_a_convolution_are_its_padding(name):
+    """Where they are is no neuron that could be silent; in sleep as in what the CNN computes."""
+    make, own = PADDED[name]
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(shape, generator=generator) for shape in ((4, 1, 3, 3), (2, 4, 3, 3))]
+    images = torch.rand(6, 1, 7, 7, generator=generator)
+
+    def slept(*layers):
+        cnn = nn.Sequential(*layers).eval()
+        convolutions = [layer for layer in cnn if isinstance(layer, nn.Conv2d)]
+        for layer, weight in zip(convolutions, weights, strict=True):
+            layer.weight.data.copy_(weight)
+        snn = to_snn(cnn, images, neuron=LIF(0.2, 0.9))
+        replay = PoissonMean(images.mean(0), max_rate_hz=300.0, dt_s=0.001)
+        run(snn, replay, IncDec(1e-3, 1e-3), steps=30, generator=stream(0, "sleep"))
+        back = to_ann(snn, cnn)
+        assert [type(layer) for layer in back] == [type(layer) for layer in layers]
+        return [layer.weight for layer in back if isinstance(layer, nn.Conv2d)]
+
+    inside = slept(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.ReLU(),
+        nn.Conv2d(4, 2, 3, padding=1, bias=False), nn.ReLU(),
+    )  # fmt: skip
+    before = slept(
+        make(), nn.Conv2d(1, 4, 3, padding=own, bias=False), nn.ReLU(), nn.Dropout(),
+        make(), nn.Conv2d(4, 2, 3, padding=own, bias=False), nn.ReLU(),
+    )  # fmt: skip
+    for one, other, weight in zip(inside, before, weights, strict=True):
+        assert torch.equal(one, other)
+        assert not torch.equal(one, weight)
+
+
+@pytest.mark.parametrize(
+    ("pad", "conv", "image"),
+    [
+        (nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(1, 2, 3, stride=2), (1, 8, 8)),
+        (nn.ZeroPad2d((-1, -1, 1, 1)), nn.Conv2d(1, 2, 3), (1, 8, 8)),
+        (nn.ZeroPad2d(1), nn.Conv2d(1, 2, 3, padding="same"), (1, 8, 8)),
+        (nn.ZeroPad1d(2), nn.Conv1d(1, 2, 3, padding="valid"), (1, 8)),
+        (nn.ZeroPad3d((1, 1, 2, 2, 0, 0)), nn.Conv3d(1, 2, 3), (1, 4, 4, 4)),
+    ],
+)
+def test_whatever_zeros_stand_in_front_the_simulated_copy_computes_the_same(pad, conv, image):
+    model = nn.Sequential(pad, conv, nn.ReLU()).eval()
+    images = torch.rand(3, *image)
+    with torch.no_grad():
+        output, _ = simulate(model, images)
+        torch.testing.assert_close(output, model(images))

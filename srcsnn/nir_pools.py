@@ -17,11 +17,8 @@ MAX_POOLS = {
 AVERAGE_POOLS = {nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.avg_pool2d, F.adaptive_avg_pool2d}
 
 _MAX_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-_AVERAGE_ARGUMENTS = (
-    "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override",
-)  # fmt: skip
-_USUAL = {"dilation": (1, 1), "ceil_mode": False, "count_include_pad": True,
-          "divisor_override": None}  # fmt: skip
+_AVERAGE_ARGUMENTS = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+_USUAL = {"dilation": (1, 1), "ceil_mode": False, "count_include_pad": True}
 
 
 def geometry(
@@ -37,7 +34,7 @@ def geometry(
 
     Raises:
         ConversionError: if these numbers do not say all: `ceil_mode`, dilation, a margin that an
-            average leaves out, another divisor, adaptive sizes that do not divide.
+            average leaves out, adaptive sizes that do not divide.
     """
     label = str(node.target) if module is not None else node.name
     operation: Any = type(module) if module is not None else node.target
