@@ -3,7 +3,7 @@
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from srcsnn.cli.console import (
     progress,
     say,
 )
+
+if TYPE_CHECKING:
+    from srcsnn.tuning import Candidate, Search
 
 EXAMPLES = "Example: srcsnn tune model.pt --arch paper-mnist --data mnist -o tuned"
 
@@ -134,19 +137,7 @@ def tune(
             "nothing new was tried"
         )
     search_figure(found, folder / "search.png")
-    best = found.best
-    failures = [candidate.failure for candidate in found.candidates if candidate.failure]
-    if failures:
-        say(f"{len(failures)} of {len(found.candidates)} settings failed; the first: {failures[0]}")
-    if not found.candidates:
-        raise SrcsnnError(f"no settings were tried within {minutes:g} minutes; allow more")
-    if len(failures) == len(found.candidates):
-        raise SrcsnnError("all settings failed, so that more of them would be no help")
-    if best is None:
-        raise SrcsnnError(
-            f"none of {len(found.candidates)} settings keeps clean accuracy within {clean_loss:g} "
-            "points; try more, or allow a larger --clean-loss"
-        )
+    best = _chosen(found, minutes, clean_loss)
     networks = {"baseline": model}
     with progress("sleeping with the best settings"):
         network = tuned(model, images.images, images.labels, best, seed=seed)
@@ -190,6 +181,26 @@ def tune(
         )
     say(f"in {folder}/: {output.name}, config.toml, result.json, accuracy.png, search.png")
     say(f"{kept} keeps what was tried; the same command with more --trials or --minutes goes on")
+
+
+def _chosen(found: "Search", minutes: float, clean_loss: float) -> "Candidate":
+    """The best candidate; says how many failed, and why there is none where that is so."""
+    from srcsnn.errors import SrcsnnError
+
+    tried = len(found.candidates)
+    failures = [candidate.failure for candidate in found.candidates if candidate.failure]
+    if failures:
+        say(f"{len(failures)} of {tried} settings failed; the first: {failures[0]}")
+    if not tried:
+        raise SrcsnnError(f"no settings were tried within {minutes:g} minutes; allow more")
+    if len(failures) == tried:
+        raise SrcsnnError("all settings failed, so that more of them would be no help")
+    if found.best is None:
+        raise SrcsnnError(
+            f"none of {tried} settings keeps clean accuracy within {clean_loss:g} points; try "
+            "more, or allow a larger --clean-loss"
+        )
+    return found.best
 
 
 def _check_results(results: Path, study: str) -> None:
