@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -189,6 +190,19 @@ def test_processes_share_a_study(digits, tmp_path, scheme):
 
 def test_no_settings_are_begun_when_it_is_late(digits):
     assert look(digits, seconds=0).candidates == ()
+
+
+@pytest.mark.parametrize(("borne", "low", "high"), [(0.001, 0.0005, 0.045), (0.04, 0.005, 0.32)])
+def test_doses_are_searched_where_the_network_bears_them(digits, monkeypatch, borne, low, high):
+    """Up to eight times as much, and to those that are tried first."""
+    monkeypatch.setattr(tryout, "settle", lambda *_, **__: SimpleNamespace(dose=borne))
+    start = AutoConfig()
+    work = tryout.Tryout(
+        initialize(paper_mnist, 0), *digits, start, space_of(start, fit_head=True), 0, (NOISE,),
+        30, 0.02,
+    ).with_firsts()  # fmt: skip
+    assert (work.space["dose"].low, work.space["dose"].high) == pytest.approx((low, high))
+    assert all(low <= first["dose"] <= high for first in work.firsts)
 
 
 def test_from_auto_its_few_numbers_are_searched_and_the_head_is_fitted(digits):

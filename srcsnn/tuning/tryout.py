@@ -35,6 +35,9 @@ NORM_IMAGES = 2_000
 _CLEAN = 2
 """Times as many more images on which clean accuracy is measured, where there are so many."""
 
+_BEYOND = 8
+"""Times the dose at which classes are kept up to which doses are searched."""
+
 _RESCUE = 5_000
 """Images that the head of a candidate is fitted to, at most, to have its clean accuracy back."""
 
@@ -155,8 +158,9 @@ class Tryout:
         settings += [brief.with_changes(dose=factor * brief.dose) for factor in (2, 1, 0.5)]
         space = dict(self.space)
         if "dose" in space:  # a network that bears little is searched where it bears it
-            lowest = min(each.dose for each in settings)
-            space["dose"] = replace(space["dose"], low=min(space["dose"].low, lowest))
+            doses, own = [each.dose for each in settings], space["dose"]
+            most = max(*doses, _BEYOND * start.dose, _BEYOND * brief.dose)
+            space["dose"] = replace(own, low=min(own.low, *doses), high=min(own.high, most))
         firsts = [parameters(each, space) for each in settings]
         if FIT_NORMS in space:
             for first in firsts:
