@@ -246,7 +246,7 @@ def _select(
         names = [name for name in synapses if type(network.get_submodule(name)) in wanted]
         if not names:
             what = "convolution" if layers == "conv" else "Conv or Linear layer"
-            linear = f"; linear layers sleep with layers='all': {', '.join(synapses)}"
+            linear = f"; linear layers sleep with layers=all: {', '.join(synapses)}"
             there = linear if synapses else ""
             for node in network.graph.nodes:
                 there += f"\n  {refusal(network, node)}" if is_convolution(network, node) else ""

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from srcsnn.datasets.images import NO_LABEL
 from srcsnn.errors import DatasetError, SrcsnnError
 
-__all__ = ["check_scores", "check_takes", "evaluating", "scores_of"]
+__all__ = ["check_scores", "check_takes", "evaluating", "scores_of", "without_labels"]
 
 
 @contextmanager
@@ -36,6 +37,11 @@ def check_scores(scores: object, images: int) -> Tensor:
         f"the network gives {found} for {images} images; scores of shape (images, classes) are "
         "needed"
     )
+
+
+def without_labels(labels: Tensor) -> str:
+    """The end of a complaint about labels: that there were none, if so."""
+    return "; the images came without labels" if (labels == NO_LABEL).all() else ""
 
 
 def scores_of(model: nn.Module, images: Tensor) -> Tensor:
@@ -81,5 +87,5 @@ def check_takes(model: nn.Module, images: Tensor, labels: Tensor | None = None) 
     if lowest < 0 or highest >= classes:
         raise DatasetError(
             f"labels from {lowest} to {highest}, but the network has {classes} classes, numbered "
-            "from 0"
+            f"from 0{without_labels(labels)}"
         )

@@ -2,12 +2,18 @@
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from torch import Tensor
 
 from converters import Bias, Diehl, Legacy, Normalization, Percentile
@@ -23,6 +29,7 @@ __all__ = [
     "load_settings",
     "named_configs",
     "parse_changes",
+    "parse_layers",
 ]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -189,6 +196,10 @@ class AutoConfig(_Settings):
     neuron: str = "leaky"
 
 
+_FOUND = SleepConfig.model_fields.keys() - AutoConfig.model_fields.keys()
+"""What auto finds, or does not use."""
+
+
 def named_configs() -> tuple[str, ...]:
     """The names that `load_config` knows."""
     found = (files("srcsnn") / "configs").iterdir()
@@ -246,19 +257,31 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, object]:
     Raises:
         ConfigError: if a word has no equals sign.
 
-    >>> parse_changes(["steps=400", "thresholds=[4.0, 9.0]", "layers=all"])
-    {'steps': 400, 'thresholds': [4.0, 9.0], 'layers': 'all'}
+    >>> parse_changes(["steps=400", "thresholds=[4.0, 9.0]", "layers=conv1,conv2"])
+    {'steps': 400, 'thresholds': [4.0, 9.0], 'layers': ('conv1', 'conv2')}
     """
     changes: dict[str, object] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise ConfigError(f"{assignment!r}: write a setting as name=value")
+        name, value = name.strip(), value.strip()
         try:
-            changes[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+            changes[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            changes[name.strip()] = value.strip()
+            changes[name] = parse_layers(value) if name == "layers" else value
     return changes
+
+
+def parse_layers(words: str) -> Literal["conv", "all"] | tuple[str, ...]:
+    """Which layers sleep, as `layers` of the settings, out of "conv", "all", or names with commas.
+
+    >>> parse_layers("all"), parse_layers("conv1, conv2")
+    ('all', ('conv1', 'conv2'))
+    """
+    if words in ("conv", "all"):
+        return words  # type: ignore[return-value]  # mypy narrows no `in`
+    return tuple(name.strip() for name in words.split(","))
 
 
 def _one_each(name: str, value: float | Sequence[float], layers: Sequence[str]) -> Sequence[float]:
@@ -283,7 +306,7 @@ def _validate(kind: type[S], settings: dict[str, object], source: str) -> S:
 def _faults(kind: type[_Settings], error: ValidationError) -> str:
     # pydantic drops wrong numbers and then calls the list that is left too short.
     told = (
-        _explain(one, kind.model_fields)
+        _explain(one, kind)
         for one in error.errors(include_url=False)
         if not (one["type"] == "too_short" and one["input"])
     )
@@ -291,11 +314,13 @@ def _faults(kind: type[_Settings], error: ValidationError) -> str:
     return "; ".join(dict.fromkeys(told))
 
 
-def _explain(error: object, known: Iterable[str]) -> str:
+def _explain(error: object, kind: type[_Settings]) -> str:
     assert isinstance(error, dict)  # pydantic's ErrorDetails
     name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden" and kind is AutoConfig and name in _FOUND:
+        return f"{name} is found by auto; to set it yourself, give all settings (--config)"
     if error["type"] == "extra_forbidden":
-        return f"unknown setting {name!r}{nearest(name, known)}"
+        return f"unknown setting {name!r}{nearest(name, kind.model_fields)}"
     if error["type"] == "missing":
         return f"{name} is missing"
     if name.startswith("layers."):  # pydantic tells why it is neither of the two kinds

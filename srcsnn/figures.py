@@ -104,7 +104,10 @@ def search_figure(search: "Search", path: str | Path) -> None:
     lost = [number for number, each in enumerate(search.candidates, 1) if not each.mean]
     bottom = panel.get_xaxis_transform()
     panel.scatter(lost, [0.02] * len(lost), s=25, c="#BBBBBB", marker="|", transform=bottom)
-    panel.plot(range(1, len(line) + 1), line, color=COLOURS[1], linewidth=1.6, label="best so far")
+    panel.plot(
+        range(1, len(line) + 1), line, color=COLOURS[1], linewidth=1.6,
+        drawstyle="steps-post", label="best so far",
+    )  # fmt: skip
     panel.axhline(
         100 * search.baseline.mean(), color=COLOURS[0], linestyle="--", linewidth=1,
         label="before sleep",
@@ -174,7 +177,9 @@ def _filters(weights: Weights) -> tuple[Weights, str]:
         tiles = np.concatenate([tiles, more]).reshape(-1, across, height, width)
     down, across = tiles.shape[:2]
     sheet = tiles.transpose(0, 2, 1, 3).reshape(down * height, across * width)
-    return sheet[:-1, :-1], f"{rows} of {outputs} x {columns} of {inputs} filters shown"
+    return sheet[
+        :-1, :-1
+    ], f"{rows} of {outputs} filters shown, {columns} of {inputs} channels of each"
 
 
 def _change_histogram(panel: "Axes", change: Weights) -> None:

@@ -53,7 +53,8 @@ def check_target(
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise error(f"cannot write {path}: the folder {target.parent} is not writable")
     if target.exists() and not overwrite:
-        raise error(f"{path} is there already; choose another name, or ask to overwrite it")
+        way = "choose another name, or give --overwrite (in Python overwrite=True)"
+        raise error(f"{path} is there already; {way}")
     return target
 
 

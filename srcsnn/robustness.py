@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srcsnn.classifiers import check_scores, check_takes, evaluating
+from srcsnn.classifiers import check_scores, check_takes, evaluating, without_labels
 from srcsnn.datasets import check_images
 from srcsnn.distortions import Distortion, default_distortions
 from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
@@ -124,6 +124,11 @@ def evaluate(
     batch_size = images_at_once(images) if batch_size is None else batch_size
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: must be 1 or more")
+    if words := [each for each in distortions if isinstance(each, str)]:
+        raise ConfigError(
+            f"distortions: {words[0]!r} is a word; right would be "
+            f"parse_distortions({','.join(words)!r})"
+        )
     names = [CLEAN, *(distortion.name for distortion in distortions)]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise ConfigError(
@@ -179,5 +184,6 @@ def _scores(model: nn.Module, batch: Tensor, target: Tensor) -> Tensor:
     if not (int(target.min()) >= 0 and int(target.max()) < scores.shape[1]):
         raise DatasetError(
             f"labels from {int(target.min())} to {int(target.max())} for {scores.shape[1]} classes"
+            f"{without_labels(target)}"
         )
     return scores

@@ -378,3 +378,27 @@ def test_tune_decides_by_training_images_alone(night, tmp_path, capsys):
     assert not torch.equal(
         slept["state_dict"]["conv2.weight"], before["state_dict"]["conv2.weight"]
     )
+
+
+def test_layers_are_named_with_commas_and_shown_by_info(night, capsys):
+    words = ["info", night / "model.pt", "--arch", "paper-mnist", "--data", night / "data.npz"]
+    assert command(*words, "--set", "layers=conv1, fc1") == 0
+    told = capsys.readouterr().out
+    assert "fc1" in told
+    assert "fc2" not in told
+    assert command(*words, "--set", "layers=conv7") == 1
+    assert "conv7" in capsys.readouterr().err
+    assert command(*words, "--set", "thresholds=[1.0]") == 2
+    assert "thresholds is found by auto; to set it yourself" in capsys.readouterr().err
+
+
+def test_images_without_labels_can_sleep_but_not_be_evaluated(night, capsys):
+    data = night / "images.npz"
+    np.savez(data, images=np.load(night / "data.npz")["train_images"])
+    common = ["--arch", "paper-mnist", "--data", data]
+    words = [night / "model.pt", *common]
+    assert command("sleep", *words, "--config", night / "mine.toml", "-o", night / "u.pt") == 0
+    assert command("evaluate", *words) == 1
+    assert "the images came without labels" in capsys.readouterr().err
+    assert command("train", *common, "-o", night / "v.pt", "--epochs", 1) == 1
+    assert "the images came without labels" in capsys.readouterr().err

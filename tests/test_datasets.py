@@ -370,7 +370,7 @@ FLOATS = (PIXELS / 255).astype(np.float32)
         (np.where(FLOATS > 0.9, np.inf, FLOATS), LABELS, "NaN or infinite"),
         (PIXELS.astype(np.int64), LABELS, "images are int64; right would be uint8"),
         (PIXELS[:0], LABELS[:0], "there are no images"),
-        (PIXELS[..., :2], LABELS, "without channels; right would be"),
+        (PIXELS[..., :2], LABELS, r"shape \(\S+ \S+ \S+ 2\); right would be"),
         (PIXELS[:, :3], LABELS, "either axis may be the channels"),
         (PIXELS[0, 0], LABELS, r"shape \(6, 3\); right would be \(N, H, W\)"),
         (PIXELS, LABELS[:3], r"labels have the shape \(3,\); right would be \(4,\)"),

@@ -290,3 +290,8 @@ def test_distortions_of_one_name_are_refused_and_none_has_no_mean(data):
 def test_a_blur_without_width_is_refused(sigma):
     with pytest.raises(ConfigError, match="a sigma must be above 0"):
         GaussianBlur(levels=(sigma, 1.0))
+
+
+def test_a_distortion_by_name_is_told_how_to_become_one(data):
+    with pytest.raises(ConfigError, match=r"'gb' is a word; right would be parse_distortions\('gb"):
+        evaluate(Brightness(), *data, distortions=["gb", "gn"])

@@ -308,7 +308,7 @@ def test_a_network_of_linear_layers_sleeps_when_asked_to(images):
     model = initialize(
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 4)), 0
     )
-    with pytest.raises(ConversionError, match="linear layers sleep with layers='all': 1, 3"):
+    with pytest.raises(ConversionError, match="linear layers sleep with layers=all: 1, 3"):
         srcsnn.sleep(model, images, seed=0)
     auto = srcsnn.AutoConfig(layers="all", keep=0, steps=20)
     slept = srcsnn.sleep(model, images, auto, seed=0)

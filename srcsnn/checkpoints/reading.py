@@ -79,9 +79,13 @@ def load_into(checkpoint: Checkpoint, model: nn.Module) -> None:
     Keys may all start with what the network's do not, like the "model." of Lightning.
 
     Raises:
-        CheckpointError: if keys are missing, unexpected or mis-shaped, all of which are listed, or
-            weights are NaN or infinite. The network is as it was then.
+        CheckpointError: if it is no checkpoint, keys are missing, unexpected or mis-shaped, all of
+            which are listed, or weights are NaN or infinite. The network is as it was then.
     """
+    if not isinstance(checkpoint, Checkpoint):
+        raise CheckpointError(
+            f"a {type(checkpoint).__name__} is no checkpoint; right would be load_checkpoint(path)"
+        )
     target = model.state_dict()
     prefix = prefix_of(checkpoint.state_dict, target)
     found = {key.removeprefix(prefix): each for key, each in checkpoint.state_dict.items()}

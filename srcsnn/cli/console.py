@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from srcsnn.config import AutoConfig, SleepConfig
 
 __all__ = [
-    "Arch", "Config", "Data", "DataRoot", "Download", "Overwrite", "Seed", "Trained",
+    "Arch", "Config", "Data", "DataRoot", "Download", "Overwrite", "Seed", "Set", "Trained",
     "explicit", "interruptible", "load_model", "progress", "report_errors", "say", "say_json",
 ]  # fmt: skip
 
@@ -53,6 +53,10 @@ DataRoot = Annotated[
 Download = Annotated[bool, typer.Option("--download", help="Fetch a data set that is not there.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 Trained = Annotated[str, typer.Argument(help="A trained network: .pt, .pth, .safetensors.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a setting: steps=400, layers=all; repeat for more."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 
 

@@ -7,6 +7,7 @@ from srcsnn.cli.console import (
     DataRoot,
     Download,
     Seed,
+    Set,
     Trained,
     explicit,
     load_model,
@@ -21,19 +22,20 @@ def info(
     arch: Arch,
     data: Data,
     config: Config = "auto",
+    set_: Set = None,
     seed: Seed = 0,
     data_root: DataRoot = None,
     download: Download = False,
 ) -> None:
     """Show the spiking layers of a checkpoint: shapes, alpha, thresholds. Nothing sleeps."""
     from srcsnn.checkpoints import load_checkpoint
-    from srcsnn.config import load_settings
+    from srcsnn.config import load_settings, parse_changes
     from srcsnn.datasets import load_images
     from srcsnn.preparation import prepare, replay_for
     from srcsnn.tables import units_table
 
     loaded = load_checkpoint(checkpoint)
-    settings = load_settings(config)
+    settings = load_settings(config).with_changes(**parse_changes(set_ or []))
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
     found = explicit(model, images.images, settings, seed)

@@ -12,6 +12,7 @@ from srcsnn.cli.console import (
     Download,
     Overwrite,
     Seed,
+    Set,
     Trained,
     load_model,
     progress,
@@ -41,10 +42,7 @@ def sleep(
     counts_only: Annotated[
         bool, typer.Option("--counts-only", help="Record spike counts, not spikes.")
     ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change one setting: steps=400, layers=all; repeat for more."),
-    ] = None,
+    set_: Set = None,
     seed: Seed = 0,
     data_root: DataRoot = None,
     download: Download = False,

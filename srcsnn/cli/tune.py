@@ -14,6 +14,7 @@ from srcsnn.cli.console import (
     DataRoot,
     Download,
     Seed,
+    Set,
     Trained,
     load_model,
     progress,
@@ -35,10 +36,7 @@ def tune(
         typer.Option("--output", "-o", help="Folder for the network, its settings, the study."),
     ],
     config: Config = "auto",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a setting to start from: layers=all; repeat for more."),
-    ] = None,
+    set_: Set = None,
     trials: Annotated[int, typer.Option(help="Settings to try, at most.", min=1)] = 1000,
     minutes: Annotated[
         float, typer.Option(help="Begin no other settings later than this.", min=0)
@@ -173,7 +171,7 @@ def tune(
     gain = 100 * (best.mean - found.baseline.mean())
     say(f"{len(found.candidates)} settings tried; the best gains {gain:+.1f} points in validation")
     fits = ["BatchNorm's statistics"] if best.fit_norms else []
-    fits += [f"linear layers, to {best.fit_images:,} images"] if best.fit_images else []
+    fits += [f"linear layers, shown {best.fit_images:,} images"] if best.fit_images else []
     if fits:
         say(
             f"fitted to clean training images after sleep: {' and '.join(fits)}; 'fitted alone' is "

@@ -36,6 +36,7 @@ def verify(
     from converters import measure
     from srcsnn import verification
     from srcsnn.checkpoints import load_checkpoint
+    from srcsnn.config import parse_layers
     from srcsnn.datasets import load_images
     from srcsnn.robustness import evaluate
     from srcsnn.tables import verification_table
@@ -43,12 +44,12 @@ def verify(
     loaded = load_checkpoint(checkpoint)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download).images
-    chosen = layers if layers in ("conv", "all") else tuple(map(str.strip, layers.split(",")))
+    chosen = parse_layers(layers)
     found = verification.verify(model, images, seed=seed, layers=chosen, steps=steps)
     say(verification_table(found))
     say(
-        f"the copy with BatchNorm folded in differs from the CNN by {found.difference:.1e} of its "
-        "largest output"
+        f"the copy that sleeps, with BatchNorm and the like folded in, differs from the CNN by "
+        f"{found.difference:.1e} of its largest output"
     )
     if classify:
         test = load_images(data, "test", data_root, download)

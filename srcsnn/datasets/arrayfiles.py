@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srcsnn.datasets.images import Array, ImageSet, Split, check_images, scaled
+from srcsnn.datasets.images import NO_LABEL, Array, ImageSet, Split, check_images, scaled
 from srcsnn.errors import DatasetError
 
 __all__ = ["from_file"]
@@ -37,17 +37,18 @@ def from_file(path: Path, split: Split) -> ImageSet:
             numbers = {name: np.asarray(file[name][()]) for name in _label_names(file, prefix)}
         images = _as_images(pixels)
         check_images(images)
-        _check_length(numbers[f"{prefix}labels"], len(images))
+        labels = numbers.get(f"{prefix}labels", np.full(len(images), NO_LABEL))
+        _check_length(labels, len(images))
         for each in numbers.values():  # of both parts, as they say how many classes there are
             _check_numbers(each)
     except DatasetError as problem:
         raise DatasetError(f"{path}: {problem}") from problem
     except Exception as cause:  # a damaged file makes numpy, zip and HDF5 raise almost anything
         raise DatasetError(_unreadable(path, cause)) from cause
-    count = 1 + max(int(each.max()) for each in numbers.values() if each.size)
+    count = 1 + max((int(each.max()) for each in numbers.values() if each.size), default=NO_LABEL)
     return ImageSet(
         images=images,
-        labels=torch.from_numpy(numbers[f"{prefix}labels"].astype(np.int64)),
+        labels=torch.from_numpy(labels.astype(np.int64)),
         name=path.stem,
         split=split,
         classes=tuple(map(str, range(count))),
@@ -86,7 +87,7 @@ def _open_npz(path: Path) -> Iterator[Mapping[str, Array]]:
 def _prefix(names: Sequence[str], split: Split) -> str:
     """What stands before `images` and `labels` in the names of this part's arrays."""
     for prefix in (f"{split}_", ""):
-        if f"{prefix}images" in names and f"{prefix}labels" in names:
+        if f"{prefix}images" in names:
             return prefix
     raise DatasetError(
         f"there is no {split}_images with {split}_labels, nor images with labels, but "
@@ -126,7 +127,7 @@ def _channels_first(pixels: Array) -> Array:
             f"images have the shape {pixels.shape}, in which either axis may be the channels"
         )
     if not first and not last:
-        raise DatasetError(f"images have the shape {pixels.shape}, without channels; {right}")
+        raise DatasetError(f"images have the shape {pixels.shape}; {right}")
     return pixels if first else pixels.transpose(0, 3, 1, 2)
 
 

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from srcsnn.errors import DatasetError
 
-__all__ = ["Array", "ImageSet", "Split", "check_images", "scaled"]
+__all__ = ["NO_LABEL", "Array", "ImageSet", "Split", "check_images", "scaled"]
 
 Split = Literal["train", "test"]
 
 # numpy arrays of any element type: what a file holds is only known once it is read
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+NO_LABEL = -1
+"""The label of an image whose class nobody has said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +28,7 @@ class ImageSet:
 
     Args:
         images: (N, C, H, W) float32 in [0, 1].
-        labels: (N,) int64, numbers into `classes`.
+        labels: (N,) int64, numbers into `classes`; `NO_LABEL` where a file has none.
         name: short, as in tables of results.
         split: which part of the data it is.
         classes: names by class number.

@@ -137,7 +137,9 @@ def _draw_layer(
         f"{steps} step{'s' if steps > 1 else ''} a column{'' if fired.size else '; no spikes'}"
     )
     _title(raster, layer, note)
-    figure.colorbar(image, cax=colours, extend="max").ax.tick_params(labelsize=7)
+    bar = figure.colorbar(image, cax=colours, extend="max")
+    bar.set_label("rate / step", fontsize=7)
+    bar.ax.tick_params(labelsize=7)
     _draw_population(population, layer, seen.steps_per_column, every)
     _draw_histogram(histogram, layer.neuron_counts().ravel(), layer.recorded)
 
@@ -235,6 +237,9 @@ def _title(panel: "Axes", layer: LayerRaster, note: str) -> None:
 
 
 def _caption(raster: Raster) -> str:
-    steps = f"{raster.steps_valid:,} of {-(-raster.steps_planned // raster.every):,} steps"
-    every = f", one of {raster.every}" if raster.every > 1 else ""
-    return f"{raster.name}: {raster.status}, {steps}{every}, {1000 * raster.dt_s:g} ms each"
+    recorded = f"{raster.steps_valid:,} of {-(-raster.steps_planned // raster.every):,}"
+    each = f"{1000 * raster.dt_s:g} ms each"
+    if raster.every == 1:
+        return f"{raster.name}: {raster.status}, {recorded} steps, {each}"
+    sampled = f"one step of {raster.every} in {raster.steps_planned:,}, {each}"
+    return f"{raster.name}: {raster.status}, {recorded} recorded, {sampled}"

@@ -1,6 +1,5 @@
 """One line per layer: how much it fired, when, how evenly, and what looks wrong."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -169,6 +168,6 @@ def _warnings(
         warnings.append(f"{layer.name}: {share} of neurons fire in more than half of the steps")
     silent = float(np.mean(rates == 0))
     if silent >= _SILENT_SHARE:
-        share = f"{math.floor(1000 * silent) / 10:g} %"  # not 100 % if some fire
-        warnings.append(f"{layer.name}: {share} of neurons never fire")
+        share = f"{silent:.1%}" if silent == 1 or silent < 0.9995 else "nearly all"
+        warnings.append(f"{layer.name}: {share} of neurons never fired")
     return warnings

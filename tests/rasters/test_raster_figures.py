@@ -127,7 +127,8 @@ def test_weights_of_every_kind_are_a_picture(tmp_path):
         words_of(lambda b, path, a: weight_figure(b, a, path), tmp_path, before, after)
     )
     for told in (
-        "10 of 10 x 1 of 1 filters shown", "24 of 50 x 24 of 40 filters shown",
+        "10 of 10 filters shown, 1 of 1 channels of each",
+        "24 of 50 filters shown, 24 of 40 channels of each",
         "256 of 300 x 7 of 7 shown", "no weight changed",
     ):  # fmt: skip
         assert told in words

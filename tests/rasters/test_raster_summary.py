@@ -66,7 +66,7 @@ def test_a_silent_layer_is_named(summary_of):
 
 
 @pytest.mark.parametrize(
-    ("kind", "warnings"), [("conv", ("x: 90 % of neurons never fire",)), ("input", ())]
+    ("kind", "warnings"), [("conv", ("x: 90.0% of neurons never fired",)), ("input", ())]
 )
 def test_mostly_silent_neurons_are_named_but_not_of_the_input(summary_of, kind, warnings):
     spikes = np.zeros((60, 10), bool)

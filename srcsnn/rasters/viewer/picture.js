@@ -95,6 +95,7 @@ function rowAxis(context, box, r0, r1, unit, word) {
   context.textAlign = "right";
   context.textBaseline = "middle";
   for (const tick of ticks(r0 / unit, r1 / unit, box.height / 34)) {
+    if (tick * unit >= r1) continue; // the row below the window
     const y = box.y + ((tick * unit - r0) / (r1 - r0)) * box.height;
     line(context, box.x - 4, y, box.x, y);
     context.fillText(tick.toLocaleString("en"), box.x - 7, Math.min(y + 5, box.y + box.height - 5));
