@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters import Neuron, Scale, SpikingNetwork, Unit, spiking_layers, to_ann, unslept
+from converters import Neuron, Scale, SpikingNetwork, Unit, measure, spiking_layers, to_ann, unslept
 from srcsnn.automatic import settle
 from srcsnn.config import AutoConfig, SleepConfig, load_settings
 from srcsnn.errors import ConfigError, RasterError, SleepError
@@ -116,6 +116,8 @@ def sleep(
                 "auto finds its numbers for the inc/dec rule, the mean image, and neurons by name "
                 '(neuron = "module:attribute"); with objects of your own, give all settings'
             )
+        if scales is None:  # once, for finding settings and for sleeping with them
+            scales = measure(model, images, layers=settings.layers)
         settled = settle(model, images, settings, seed=seed, scales=scales)
         settings = settled.config
     snn = prepare(model, images, settings, neuron=neuron, scales=scales)
@@ -160,13 +162,8 @@ def sleep(
         for u in snn.units
     )
     give_back_freed()
-    slept = to_ann(snn, model, keep=False)
-    for unit in snn.units:  # a BatchNorm's factor may be too small to divide by
-        weight = slept.get_parameter(f"{unit.name}.weight")
-        if not torch.isfinite(weight).all():
-            raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
     return SleepResult(
-        model=slept,
+        model=_woken(snn, model),
         report=Report(
             layers,
             steps=settings.steps,
@@ -190,6 +187,16 @@ def _check_names(layers: Sequence[str], record: RecordPolicy) -> None:
     for name in layers:
         LayerLayout(name, (1,), "conv")  # which finds fault with names
     record.select([INPUT, *layers])
+
+
+def _woken(snn: SpikingNetwork, model: nn.Module) -> nn.Module:
+    """The CNN with the weights of the network that slept, which is of no more use then."""
+    slept = to_ann(snn, model, keep=False)
+    for unit in snn.units:  # a BatchNorm's factor may be too small to divide by
+        weight = slept.get_parameter(f"{unit.name}.weight")
+        if not torch.isfinite(weight).all():
+            raise SleepError(f"{unit.name}: weights are not finite after sleep; lower inc and dec")
+    return slept
 
 
 def _recorded(file: HDF5Recorder | None) -> dict[str, Tensor]:

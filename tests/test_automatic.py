@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import srcsnn
+from converters import conversion
 from srcsnn import AutoConfig, load_config, settle
 from srcsnn.config import load_settings
 from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
@@ -149,6 +150,16 @@ def test_any_neuron_by_name_is_given_thresholds(model, images):
 def slow(threshold, decay):
     """A neuron that keeps half of its voltage, whatever it is told."""
     return srcsnn.LIF(threshold, 0.5 * decay)
+
+
+def test_activations_are_measured_once(model, images, monkeypatch):
+    measured = []
+    whole = conversion.measure_scales
+    monkeypatch.setattr(
+        conversion, "measure_scales", lambda *given: measured.append(0) or whole(*given)
+    )
+    srcsnn.sleep(model, images, QUICK, seed=0)
+    assert len(measured) == 1
 
 
 def test_what_auto_cannot_know_is_refused(model, images):
