@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, ParamSpec
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from torch import Tensor, nn
 
+    from converters import Scale
     from srcsnn.checkpoints import Checkpoint
     from srcsnn.config import AutoConfig, SleepConfig
 
@@ -98,14 +99,20 @@ def load_model(arch: str, checkpoint: "Checkpoint") -> "nn.Module":
 
 def explicit(
     model: "nn.Module", images: "Tensor", settings: "SleepConfig | AutoConfig", seed: int
-) -> "SleepConfig":
-    """The settings; from auto what it finds for this network, whatever a night would do to it."""
+) -> "tuple[SleepConfig, Mapping[str, Scale] | None]":
+    """The settings; from auto what it finds for this network, whatever a night would do to it.
+
+    And the scales of the activations, if they had to be measured for that.
+    """
+    from converters import measure
     from srcsnn.automatic import settle
     from srcsnn.config import AutoConfig
 
-    if isinstance(settings, AutoConfig):
-        return settle(model, images, settings.with_changes(keep=0), seed=seed).config
-    return settings
+    if not isinstance(settings, AutoConfig):
+        return settings, None
+    scales = measure(model, images, layers=settings.layers)
+    settled = settle(model, images, settings.with_changes(keep=0), seed=seed, scales=scales)
+    return settled.config, scales
 
 
 @contextmanager

@@ -38,8 +38,8 @@ def info(
     settings = load_settings(config).with_changes(**parse_changes(set_ or []))
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
-    found = explicit(model, images.images, settings, seed)
-    snn = prepare(model, images.images, found)
+    found, scales = explicit(model, images.images, settings, seed)
+    snn = prepare(model, images.images, found, scales=scales)
     found.make_rules([unit.name for unit in snn.sleeping])  # which find fault, as does the replay
     replay_for(snn, found, images.images.mean(0))
     wrapped = f" under {loaded.wrapper!r}" if loaded.wrapper else ""
