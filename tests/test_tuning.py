@@ -11,14 +11,17 @@ from srcsnn import AutoConfig
 from srcsnn.config import load_config
 from srcsnn.datasets import load_images
 from srcsnn.distortions import GaussianNoise
-from srcsnn.errors import ConfigError, DatasetError, SleepError
+from srcsnn.errors import ConfigError, DatasetError, SleepError, SrcsnnError
 from srcsnn.models import PaperCNN, paper_mnist
+from srcsnn.robustness import Cell, Robustness
 from srcsnn.training import Protocol, fit_head, fit_norms, initialize, train
 from srcsnn.tuning import (
     SPACE,
     Candidate,
     Range,
     Search,
+    confirm,
+    finals,
     fitted,
     search,
     space_of,
@@ -103,7 +106,7 @@ def test_it_measures_a_part_of_the_training_images_under_noise_of_its_own(digits
     where = (digits[0][:, None] == images[None]).flatten(2).all(2).nonzero()
     assert len(where) == 55  # each of them is a training image, with its own label
     assert torch.equal(digits[1][where[:, 0]], labels[where[:, 1]])
-    fitting = tryout._split(len(digits[0]), 40, seed=0)[2]
+    fitting = tryout.split(len(digits[0]), 40, seed=0).fitting
     assert len(fitting) == 5
     assert not set(fitting.tolist()) & set(where[:, 0].tolist())  # nor are heads fitted to any
     assert seed > 2**32  # seeds of trials, under which test images are measured, are small
@@ -431,3 +434,42 @@ def test_what_cannot_be_searched_is_refused(digits):
         look(digits, space={"layers": Range(0, 1)})
     with pytest.raises(ConfigError, match="2 given for 4 spiking layers"):
         search(paper_mnist(), *digits, START.with_changes(layers="all"), trials=1, seed=0)
+
+
+def test_the_best_few_are_measured_again_and_luck_does_not_last(monkeypatch):
+    """Of a search whose first is best on its own images, on others the third is."""
+    images = torch.rand(10_400, 1, 2, 2)
+    labels = torch.zeros(10_400).long()
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(4, 2))
+    baseline = Robustness((Cell("clean", 0.0, 90, 100), Cell("gn", 1.0, 50, 100)), 0)
+    means = (0.62, 0.61, 0.6, 0.59, 0.58, 0.57, 0.9)
+    candidates = [
+        Candidate(START.with_changes(steps=step), 0.9, mean) for step, mean in enumerate(means, 1)
+    ]
+    candidates[-1] = dataclasses.replace(candidates[-1], clean=0.5)  # too low
+    found = Search(baseline, tuple(candidates), 0.02)
+    seen, used = [], []
+
+    def slept(network, given, classes, candidate, **options):
+        seen.append(candidate.config.steps)
+        return candidate
+
+    def measured(candidate, given, classes, **options):
+        used.append(given)
+        right = 80 if candidate.config.steps == 3 else 40
+        return Robustness((Cell("clean", 0.0, 90, 100), Cell("gn", 1.0, right, 100)), 0)
+
+    monkeypatch.setattr(finals, "tuned", slept)
+    monkeypatch.setattr(finals, "evaluate", measured)
+    best = confirm(found, model, images, labels, seed=0, distortions=[NOISE], validation=100)
+    assert seen == [1, 2, 3, 4, 5]
+    assert best is candidates[2]
+    parts = tryout.split(10_400, 100, seed=0)
+    assert torch.equal(used[0], images[parts.unseen])
+    known = torch.cat([parts.clean, parts.fitting]).tolist()
+    assert len(parts.unseen) == 100
+    assert not set(known) & set(parts.unseen.tolist())
+    # Without images that nobody has looked at, the best of the search it is.
+    assert confirm(found, model, images[:50], labels[:50], seed=0) is candidates[0]
+    with pytest.raises(SrcsnnError, match="none of 1 settings keeps clean accuracy"):
+        confirm(Search(baseline, (candidates[-1],), 0.02), model, images, labels, seed=0)

@@ -22,7 +22,7 @@ from srcsnn.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from srcsnn.tuning import Candidate, Search
+    from srcsnn.tuning import Search
 
 EXAMPLES = "Example: srcsnn tune model.pt --arch paper-mnist --data mnist -o tuned"
 
@@ -68,6 +68,7 @@ def tune(
     """
     from torch import nn
 
+    from converters import measure
     from srcsnn.checkpoints import check_output, load_checkpoint, save_checkpoint
     from srcsnn.config import load_settings, parse_changes
     from srcsnn.datasets import load_images
@@ -81,7 +82,7 @@ def tune(
     from srcsnn.training import is_fittable_norm
 
     try:
-        from srcsnn.tuning import fitted, search, space_of, tuned
+        from srcsnn.tuning import confirm, fitted, search, space_of, tuned
     except ModuleNotFoundError as cause:
         raise ConfigError('tune needs Optuna: pip install "srcsnn[tune]"') from cause
     check_figures()
@@ -135,10 +136,25 @@ def tune(
             "nothing new was tried"
         )
     search_figure(found, folder / "search.png")
-    best = _chosen(found, minutes, clean_loss)
+    _check_found(found, minutes, clean_loss)
+    slept = found.kept[0].config  # what scales depend on is not searched, and all alike
+    with progress("measuring the best few again") as show:
+        scales = measure(
+            model, images.images, layers=slept.layers, normalization=slept.make_normalization()
+        )
+        best = confirm(
+            found,
+            model,
+            images.images,
+            images.labels,
+            seed=seed,
+            distortions=chosen,
+            scales=scales,
+            progress=show,
+        )
     networks = {"baseline": model}
     with progress("sleeping with the best settings"):
-        network = tuned(model, images.images, images.labels, best, seed=seed)
+        network = tuned(model, images.images, images.labels, best, seed=seed, scales=scales)
         if best.fit_images or best.fit_norms:
             networks["fitted alone"] = fitted(model, images.images, images.labels, best, seed=seed)
         networks["tuned"] = network
@@ -181,8 +197,8 @@ def tune(
     say(f"{kept} keeps what was tried; the same command with more --trials or --minutes goes on")
 
 
-def _chosen(found: "Search", minutes: float, clean_loss: float) -> "Candidate":
-    """The best candidate; says how many failed, and why there is none where that is so."""
+def _check_found(found: "Search", minutes: float, clean_loss: float) -> None:
+    """Says how many settings failed, and why there is no best where that is so."""
     from srcsnn.errors import SrcsnnError
 
     tried = len(found.candidates)
@@ -193,12 +209,11 @@ def _chosen(found: "Search", minutes: float, clean_loss: float) -> "Candidate":
         raise SrcsnnError(f"no settings were tried within {minutes:g} minutes; allow more")
     if len(failures) == tried:
         raise SrcsnnError("all settings failed, so that more of them would be no help")
-    if found.best is None:
+    if not found.kept:
         raise SrcsnnError(
             f"none of {tried} settings keeps clean accuracy within {clean_loss:g} points; try "
             "more, or allow a larger --clean-loss"
         )
-    return found.best
 
 
 def _check_results(results: Path, study: str) -> None:

@@ -5,10 +5,12 @@ validation accuracy under distortions of one trial's network.
 """
 
 from srcsnn.tuning.candidates import Candidate, Search
+from srcsnn.tuning.finals import confirm
 from srcsnn.tuning.generations import search
 from srcsnn.tuning.space import AUTO_SPACE, SPACE, Range, space_of
 from srcsnn.tuning.tryout import fitted, tuned
 
 __all__ = [
-    "AUTO_SPACE", "SPACE", "Candidate", "Range", "Search", "fitted", "search", "space_of", "tuned",
+    "AUTO_SPACE", "SPACE", "Candidate", "Range", "Search", "confirm", "fitted", "search",
+    "space_of", "tuned",
 ]  # fmt: skip

@@ -49,11 +49,15 @@ class Search:
     clean_loss: float
 
     @property
+    def kept(self) -> tuple[Candidate, ...]:
+        """Those that keep their clean accuracy."""
+        floor = self.baseline.clean - self.clean_loss
+        return tuple(candidate for candidate in self.candidates if candidate.clean >= floor)
+
+    @property
     def best(self) -> Candidate | None:
         """The best mean of those that keep their clean accuracy; None if there is no such one."""
-        floor = self.baseline.clean - self.clean_loss
-        kept = [candidate for candidate in self.candidates if candidate.clean >= floor]
-        return max(kept, key=lambda candidate: candidate.mean, default=None)
+        return max(self.kept, key=lambda candidate: candidate.mean, default=None)
 
 
 def note(trial: optuna.Trial, candidate: Candidate) -> None:

@@ -16,14 +16,21 @@ import torch
 from torch import Tensor, multiprocessing, nn
 
 from srcsnn.config import AutoConfig, SleepConfig, load_settings
-from srcsnn.distortions import Distortion, default_distortions
+from srcsnn.distortions import Distortion
 from srcsnn.errors import ConfigError, DatasetError, SrcsnnError
 from srcsnn.plugins import current_folder_importable
 from srcsnn.preparation import neuron_maker, prepare
 from srcsnn.seeding import key
 from srcsnn.training import is_fittable_norm
 from srcsnn.tuning.candidates import Candidate, Search, noted
-from srcsnn.tuning.space import FIT, FIT_NORMS, Range, check_space, space_of
+from srcsnn.tuning.space import (
+    FIT,
+    FIT_NORMS,
+    Range,
+    check_space,
+    searched_distortions,
+    space_of,
+)
 from srcsnn.tuning.studies import Store, check_baseline, open_study
 from srcsnn.tuning.tryout import Tryout
 
@@ -90,11 +97,7 @@ def search(
     space = space_of(start, fit_head=False) if space is None else space
     check_space(start, space)
     if distortions is None:
-        every = default_distortions(images.shape[1])
-        distortions = [
-            replace(each, levels=each.levels[1::2])  # type: ignore[type-var]  # a dataclass
-            for each in every
-        ]
+        distortions = searched_distortions(images.shape[1])
     if len(images) < 3:
         raise DatasetError(f"{len(images)} images: a search needs 3 or more")
     if workers > 1 and study is None:

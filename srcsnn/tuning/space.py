@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 
 from srcsnn.config import AutoConfig, SleepConfig
+from srcsnn.distortions import Distortion, default_distortions
 from srcsnn.errors import ConfigError
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Range",
     "check_space",
     "parameters",
+    "searched_distortions",
     "space_of",
     "suggest",
 ]
@@ -70,6 +72,14 @@ AUTO_SPACE: Mapping[str, Range] = {
     "steps": Range(5, 300, whole=True),
 }
 """The few numbers of `AutoConfig`. A gate as wide as 1 is as good as none."""
+
+
+def searched_distortions(channels: int) -> list[Distortion]:
+    """Those of the paper, at every second level: neighbours tell much the same."""
+    return [
+        replace(each, levels=each.levels[1::2])  # type: ignore[type-var]  # a dataclass
+        for each in default_distortions(channels)
+    ]
 
 
 def space_of(

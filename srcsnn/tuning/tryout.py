@@ -23,7 +23,7 @@ from srcsnn.training import fit_head, fit_norms
 from srcsnn.tuning.candidates import Candidate, note
 from srcsnn.tuning.space import BATCH, FIT, FIT_NORMS, Range, parameters, suggest
 
-__all__ = ["Tryout", "fitted", "tuned"]
+__all__ = ["Split", "Tryout", "fitted", "split", "tuned"]
 
 FIT_IMAGES = 10_000
 """Different training images that a head is fitted to, at most, none of them for validation; for
@@ -50,6 +50,7 @@ def tuned(
     *,
     seed: int,
     validation: int = 1000,
+    scales: Mapping[str, Scale] | None = None,
 ) -> nn.Module:
     """The network slept with a candidate's settings, its norms and head fitted as they say.
 
@@ -60,11 +61,12 @@ def tuned(
         candidate: of a search with the same seed and the same number of validation images.
         seed: of the night, and of the images that the head is fitted to.
         validation: how many images are kept from it.
+        scales: what `converters.measure` found in these images, if it was asked before.
 
     Raises:
         ConfigError, ConversionError, DatasetError, SleepError: as `sleep` and `fit_head`.
     """
-    slept = sleep(model, images, candidate.config, seed=seed).model
+    slept = sleep(model, images, candidate.config, seed=seed, scales=scales).model
     return fitted(slept, images, labels, candidate, seed=seed, validation=validation)
 
 
@@ -84,7 +86,7 @@ def fitted(
     Raises:
         ConfigError, DatasetError: as `fit_head` and `fit_norms`.
     """
-    _, _, fitting = _split(len(images), validation, seed)
+    fitting = split(len(images), validation, seed).fitting
     if candidate.fit_norms:
         network = fit_norms(network, images[fitting[:NORM_IMAGES]])
     if not candidate.fit_images:
@@ -105,17 +107,32 @@ def _digest(tensors: Mapping[str, object], words: str = "") -> str:
     return found.hexdigest()
 
 
-def _split(count: int, validation: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of validation images, of these and others for clean accuracy, and for fitting heads.
+@dataclass(frozen=True)
+class Split:
+    """Training images, by index, for what a search does with them.
 
-    Clean accuracy is cheap to measure, and a floor that many candidates try to pass is passed by
-    luck where it is measured on few.
+    Attributes:
+        distorted: for accuracy under distortions.
+        clean: for clean accuracy: those, and others. It is cheap to measure, and a floor that many
+            candidates try to pass is passed by luck where it is measured on few.
+        fitting: for fitting heads and norms.
+        unseen: what is left.
     """
+
+    distorted: Tensor
+    clean: Tensor
+    fitting: Tensor
+    unseen: Tensor
+
+
+def split(count: int, validation: int, seed: int) -> Split:
+    """Of so many training images, drawn by the seed."""
     validation = min(validation, 2 * count // 3)
     shuffled = torch.randperm(count, generator=stream(seed, "validation"))
     first, others = shuffled[:validation], shuffled[validation:]
-    clean = others[FIT_IMAGES:][: _CLEAN * validation]
-    return first, torch.cat([first, clean]), others[:FIT_IMAGES]
+    fitting, rest = others[:FIT_IMAGES], others[FIT_IMAGES:]
+    more = _CLEAN * validation
+    return Split(first, torch.cat([first, rest[:more]]), fitting, rest[more:])
 
 
 @dataclass(frozen=True)
@@ -173,10 +190,10 @@ class Tryout:
 
     def _bearable(self, auto: AutoConfig) -> AutoConfig:
         """With the dose at which classes are kept, which are then no longer watched."""
-        _, _, fitting = _split(len(self.images), self.validation, self.seed)
+        fitting = self._split.fitting[:NORM_IMAGES]
 
         def mend(network: nn.Module) -> nn.Module:
-            return fit_norms(network, self.images[fitting[:NORM_IMAGES]])
+            return fit_norms(network, self.images[fitting])
 
         found = settle(
             self.model, self.images, auto, seed=self.seed, scales=self.scales,
@@ -213,13 +230,15 @@ class Tryout:
         return self._distorted(network, self._undistorted(network))
 
     def _undistorted(self, network: nn.Module) -> Robustness:
-        _, chosen, _ = _split(len(self.images), self.validation, self.seed)
-        return self._on(chosen, network, ())
+        return self._on(self._split.clean, network, ())
 
     def _distorted(self, network: nn.Module, clean: Robustness) -> Robustness:
-        chosen, _, _ = _split(len(self.images), self.validation, self.seed)
-        found = self._on(chosen, network, self.distortions)
+        found = self._on(self._split.distorted, network, self.distortions)
         return replace(found, cells=clean.cells + found.cells[1:])
+
+    @property
+    def _split(self) -> Split:
+        return split(len(self.images), self.validation, self.seed)
 
     def _on(
         self, chosen: Tensor, network: nn.Module, distortions: tuple[Distortion, ...]
