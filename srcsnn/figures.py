@@ -177,9 +177,8 @@ def _filters(weights: Weights) -> tuple[Weights, str]:
         tiles = np.concatenate([tiles, more]).reshape(-1, across, height, width)
     down, across = tiles.shape[:2]
     sheet = tiles.transpose(0, 2, 1, 3).reshape(down * height, across * width)
-    return sheet[
-        :-1, :-1
-    ], f"{rows} of {outputs} filters shown, {columns} of {inputs} channels of each"
+    told = f"{rows} of {outputs} filters shown, {columns} of {inputs} channels of each"
+    return sheet[:-1, :-1], told
 
 
 def _change_histogram(panel: "Axes", change: Weights) -> None:
