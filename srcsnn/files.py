@@ -14,6 +14,7 @@ from typing import BinaryIO
 from srcsnn.errors import ConfigError, SrcsnnError
 
 __all__ = [
+    "OVERWRITE",
     "check_distinct",
     "check_target",
     "json_text",
@@ -22,6 +23,9 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+OVERWRITE = "give --overwrite (in Python overwrite=True)"
+"""What to do about a file that is there already, for the end of an error."""
 
 
 def check_target(
@@ -53,8 +57,7 @@ def check_target(
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise error(f"cannot write {path}: the folder {target.parent} is not writable")
     if target.exists() and not overwrite:
-        way = "choose another name, or give --overwrite (in Python overwrite=True)"
-        raise error(f"{path} is there already; {way}")
+        raise error(f"{path} is there already; choose another name, or {OVERWRITE}")
     return target
 
 

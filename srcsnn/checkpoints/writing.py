@@ -18,7 +18,7 @@ from srcsnn.checkpoints.fit import check_finite, check_fit, prefix_of
 from srcsnn.checkpoints.reading import Checkpoint, read_bytes
 from srcsnn.checkpoints.tensorfile import patch
 from srcsnn.errors import CheckpointError
-from srcsnn.files import check_target, json_text, write_atomically, write_text
+from srcsnn.files import OVERWRITE, check_target, json_text, write_atomically, write_text
 
 __all__ = ["check_output", "save_checkpoint", "save_new", "versions"]
 
@@ -38,8 +38,7 @@ def check_output(
         is_input = path.exists() and checkpoint.path.exists() and path.samefile(checkpoint.path)
         if is_input and not overwrite:
             raise CheckpointError(
-                f"{path} is the checkpoint that was read; choose another name, or ask to "
-                "overwrite it"
+                f"{path} is the checkpoint that was read; choose another name, or {OVERWRITE}"
             )
     target = check_target(path, overwrite=overwrite, error=CheckpointError)
     check_target(_provenance_path(path), overwrite=overwrite, error=CheckpointError)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srcsnn.errors import RasterError
-from srcsnn.files import check_target
+from srcsnn.files import OVERWRITE, check_target
 from srcsnn.rasters.disk import is_locked
 from srcsnn.rasters.layout import RasterLayout, block_steps
 from srcsnn.rasters.policy import RecordPolicy
@@ -174,7 +174,7 @@ class HDF5Recorder:
         if not self.overwrite:
             raise RasterError(
                 f"{self._part} is there already, from a run that was killed, and is readable: "
-                "rename or remove it, or ask to overwrite"
+                f"rename or remove it, or {OVERWRITE}"
             )
         self._part.unlink()
 
