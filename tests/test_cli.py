@@ -256,6 +256,14 @@ def test_help_imports_nothing_heavy():
     assert "srcsnn demo" in done.stdout
 
 
+def test_help_breaks_paragraphs_where_the_terminal_ends(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert command("sleep", "--help") == 0
+    told = capsys.readouterr().out
+    assert "Without --config, the settings are found in the network: a firing rate" in told
+    assert "the labels are not used." in told
+
+
 def test_ctrl_c_leaves_a_readable_raster_and_says_so(night, tmp_path):
     raster = tmp_path / "run.h5"
     words = sleep_words(night, "--raster", raster, "--set", "steps=1000000", output="no.pt")

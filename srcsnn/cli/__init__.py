@@ -46,8 +46,16 @@ COMMANDS = (
     inspect.inspect, plot.plot, view.view, validate.validate, repair.repair,
     export_raster.export_raster, export.export,
 )  # fmt: skip
+
+
+def _paragraphs(docstring: str) -> str:
+    """With the lines of a paragraph joined, which typer would break where the source does."""
+    return "\n\n".join(" ".join(each.split()) for each in docstring.split("\n\n"))
+
+
 for command in COMMANDS:
-    app.command(epilog=sys.modules[command.__module__].EXAMPLES)(interruptible(command))
+    examples = sys.modules[command.__module__].EXAMPLES
+    app.command(help=_paragraphs(command.__doc__ or ""), epilog=examples)(interruptible(command))
 
 
 def _show_version(wanted: bool) -> None:
