@@ -142,31 +142,49 @@ def find_sites(network: fx.GraphModule, layers: Layers) -> Plan:
             sites.append(Site(name, node, activation, branches, sources, rectifies, most))
             arriving[node] = (name,)
     needed |= _ancestors([site.activation for site in sites])
+    problems = _unfit(network, kinds, needed, layers, problems)
+    problems |= shared_weights(network, synapses, needed)
+    _check(problems, kinds)
+    return Plan(tuple(sites), kinds, frozenset(needed))
+
+
+def _unfit(
+    network: fx.GraphModule,
+    kinds: Mapping[fx.Node, Kind],
+    needed: set[fx.Node],
+    layers: Layers,
+    known: Mapping[fx.Node, str],
+) -> dict[fx.Node, str]:
+    """The problems known, and those that an operation or a layer is by itself."""
+    found = dict(known)
     # A layer that cannot sleep must not be passed over when all are to sleep, nor what leads to it.
     listed = needed | _ancestors(
         [node for node in network.graph.nodes if _is_asked(network, node, layers)]
     )
     for node in network.graph.nodes:
         if kinds[node] is Kind.UNSUPPORTED and node in listed:
-            problems.setdefault(node, refusal(network, node))
+            found.setdefault(node, refusal(network, node))
         if node in needed and (strange := strange_layer(network, node)):
-            problems[node] = strange
+            found[node] = strange
         unused = not node.users and needed.intersection(node.all_input_nodes)
         if unused and is_in_place(network, node):
-            problems[node] = f"{describe(network, node)}: works in place; assign its result"
-    problems |= shared_weights(network, synapses, needed)
-    if not problems and Kind.RELU not in kinds.values():
-        raise ConversionError(
-            "the network has no ReLU: spikes stand for activations that are never negative, and "
-            "none of its own are"
-        )
+            found[node] = f"{describe(network, node)}: works in place; assign its result"
+    return found
+
+
+def _check(problems: Mapping[fx.Node, str], kinds: Mapping[fx.Node, Kind]) -> None:
+    """Raises ConversionError with all problems, or if there is nothing that spikes stand for."""
     if problems:
         lines = "\n  ".join(problems.values())
         places = "1 place" if len(problems) == 1 else f"{len(problems)} places"
         raise ConversionError(
             f"cannot convert this network, in {places}:\n  {lines}\nsupported: {SUPPORTED}"
         )
-    return Plan(tuple(sites), kinds, frozenset(needed))
+    if Kind.RELU not in kinds.values():
+        raise ConversionError(
+            "the network has no ReLU: spikes stand for activations that are never negative, and "
+            "none of its own are"
+        )
 
 
 def _is_asked(network: fx.GraphModule, node: fx.Node, layers: Layers) -> bool:
