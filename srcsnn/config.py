@@ -7,13 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from converters import Bias, Diehl, Legacy, Normalization, Percentile
@@ -28,8 +22,6 @@ __all__ = [
     "load_config",
     "load_settings",
     "named_configs",
-    "parse_changes",
-    "parse_layers",
 ]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -249,39 +241,6 @@ def load_config(config: "str | Path | SleepConfig | Mapping[str, object]") -> Sl
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
     return _validate(SleepConfig, settings, str(path))
-
-
-def parse_changes(assignments: Sequence[str]) -> dict[str, object]:
-    """Settings out of words like `steps=400`, values as in TOML; a bare word is a string.
-
-    Raises:
-        ConfigError: if a word has no equals sign.
-
-    >>> parse_changes(["steps=400", "thresholds=[4.0, 9.0]", "layers=conv1,conv2"])
-    {'steps': 400, 'thresholds': [4.0, 9.0], 'layers': ('conv1', 'conv2')}
-    """
-    changes: dict[str, object] = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"{assignment!r}: write a setting as name=value")
-        name, value = name.strip(), value.strip()
-        try:
-            changes[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            changes[name] = parse_layers(value) if name == "layers" else value
-    return changes
-
-
-def parse_layers(words: str) -> Literal["conv", "all"] | tuple[str, ...]:
-    """Which layers sleep, as `layers` of the settings, out of "conv", "all", or names with commas.
-
-    >>> parse_layers("all"), parse_layers("conv1, conv2")
-    ('all', ('conv1', 'conv2'))
-    """
-    if words in ("conv", "all"):
-        return words  # type: ignore[return-value]  # mypy narrows no `in`
-    return tuple(name.strip() for name in words.split(","))
 
 
 def _one_each(name: str, value: float | Sequence[float], layers: Sequence[str]) -> Sequence[float]:

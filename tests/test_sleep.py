@@ -9,7 +9,8 @@ from torch import nn
 
 import srcsnn
 from converters import spiking_layers
-from srcsnn.config import SleepConfig, load_config, parse_changes
+from srcsnn.cli.settings import parse_changes
+from srcsnn.config import SleepConfig, load_config
 from srcsnn.errors import ConfigError, ConversionError, DatasetError, RasterError, SleepError
 from srcsnn.models import paper_mnist
 from srcsnn.plasticity import IncDec

@@ -25,9 +25,11 @@ from srcsnn.tuning import (
     fitted,
     search,
     space_of,
+    splits,
     tryout,
     tuned,
 )  # fmt: skip
+from srcsnn.tuning.splits import split
 
 START = load_config("paper-mnist").with_changes(steps=12, thresholds=[0.5, 1.5])
 SMALL = dict(SPACE) | {"steps": Range(5, 15, whole=True)}
@@ -93,7 +95,7 @@ def test_it_measures_a_part_of_the_training_images_under_noise_of_its_own(digits
 
     real_evaluate = tryout.evaluate
     monkeypatch.setattr(tryout, "evaluate", evaluate)
-    monkeypatch.setattr(tryout, "FIT_IMAGES", 5)
+    monkeypatch.setattr(splits, "FIT_IMAGES", 5)
     look(digits, trials=2)
     assert len(seen) == 6  # the baseline and two candidates, each without and with distortions
     images, labels, seed = seen[0]
@@ -106,7 +108,7 @@ def test_it_measures_a_part_of_the_training_images_under_noise_of_its_own(digits
     where = (digits[0][:, None] == images[None]).flatten(2).all(2).nonzero()
     assert len(where) == 55  # each of them is a training image, with its own label
     assert torch.equal(digits[1][where[:, 0]], labels[where[:, 1]])
-    fitting = tryout.split(len(digits[0]), 40, seed=0).fitting
+    fitting = split(len(digits[0]), 40, seed=0).fitting
     assert len(fitting) == 5
     assert not set(fitting.tolist()) & set(where[:, 0].tolist())  # nor are heads fitted to any
     assert seed > 2**32  # seeds of trials, under which test images are measured, are small
@@ -464,7 +466,7 @@ def test_the_best_few_are_measured_again_and_luck_does_not_last(monkeypatch):
     best = confirm(found, model, images, labels, seed=0, distortions=[NOISE], validation=100)
     assert seen == [1, 2, 3, 4, 5]
     assert best is candidates[2]
-    parts = tryout.split(10_400, 100, seed=0)
+    parts = split(10_400, 100, seed=0)
     assert torch.equal(used[0], images[parts.unseen])
     known = torch.cat([parts.clean, parts.fitting]).tolist()
     assert len(parts.unseen) == 100

@@ -38,7 +38,7 @@ def export(
 ) -> None:
     """Write the spiking network of a checkpoint in NIR."""
     from srcsnn.checkpoints import load_checkpoint
-    from srcsnn.config import load_settings, parse_changes
+    from srcsnn.cli.settings import settings_of
     from srcsnn.datasets import load_images
     from srcsnn.errors import ConfigError
     from srcsnn.files import check_distinct, check_target, write_atomically
@@ -60,7 +60,7 @@ def export(
     )
     check_target(output, overwrite=overwrite, error=ConfigError)
     loaded = load_checkpoint(checkpoint)
-    asked = load_settings(config).with_changes(**parse_changes(set_ or []))
+    asked = settings_of(config, set_)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
     settings, scales = explicit(model, images.images, asked, seed)

@@ -29,13 +29,13 @@ def info(
 ) -> None:
     """Show the spiking layers of a checkpoint: shapes, alpha, thresholds. Nothing sleeps."""
     from srcsnn.checkpoints import load_checkpoint
-    from srcsnn.config import load_settings, parse_changes
+    from srcsnn.cli.settings import settings_of
     from srcsnn.datasets import load_images
     from srcsnn.preparation import prepare, replay_for
     from srcsnn.tables import units_table
 
     loaded = load_checkpoint(checkpoint)
-    settings = load_settings(config).with_changes(**parse_changes(set_ or []))
+    settings = settings_of(config, set_)
     model = load_model(arch, loaded)
     images = load_images(data, "train", data_root, download)
     found, scales = explicit(model, images.images, settings, seed)

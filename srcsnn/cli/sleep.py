@@ -60,7 +60,7 @@ def sleep(
     from rich.logging import RichHandler
 
     from srcsnn.checkpoints import check_output, load_checkpoint, save_checkpoint
-    from srcsnn.config import load_settings, parse_changes
+    from srcsnn.cli.settings import settings_of
     from srcsnn.consolidation import sleep as run
     from srcsnn.datasets import load_images
     from srcsnn.errors import ConfigError
@@ -82,7 +82,7 @@ def sleep(
         read={"the data to read": data, "the settings to read": config},
     )
     loaded = load_checkpoint(checkpoint)
-    settings = load_settings(config).with_changes(**parse_changes(set_ or []))
+    settings = settings_of(config, set_)
     check_output(output, loaded, overwrite=overwrite)
     if save_config:
         check_target(save_config, overwrite=overwrite, error=ConfigError)

@@ -70,7 +70,7 @@ def tune(
 
     from converters import measure
     from srcsnn.checkpoints import check_output, load_checkpoint, save_checkpoint
-    from srcsnn.config import load_settings, parse_changes
+    from srcsnn.cli.settings import settings_of
     from srcsnn.datasets import load_images
     from srcsnn.distortions import parse_distortions
     from srcsnn.drawing import check_figures
@@ -87,7 +87,7 @@ def tune(
         raise ConfigError('tune needs Optuna: pip install "srcsnn[tune]"') from cause
     check_figures()
     loaded = load_checkpoint(checkpoint)
-    start = load_settings(config).with_changes(**parse_changes(set_ or []))
+    start = settings_of(config, set_)
     chosen = None if distortions is None else parse_distortions(distortions)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def verify(
     from converters import measure
     from srcsnn import verification
     from srcsnn.checkpoints import load_checkpoint
-    from srcsnn.config import parse_layers
+    from srcsnn.cli.settings import parse_layers
     from srcsnn.datasets import load_images
     from srcsnn.robustness import evaluate
     from srcsnn.tables import verification_table

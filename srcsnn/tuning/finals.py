@@ -11,7 +11,8 @@ from srcsnn.robustness import evaluate
 from srcsnn.seeding import key
 from srcsnn.tuning.candidates import Candidate, Search
 from srcsnn.tuning.space import searched_distortions
-from srcsnn.tuning.tryout import split, tuned
+from srcsnn.tuning.splits import split
+from srcsnn.tuning.tryout import tuned
 
 __all__ = ["confirm"]
 

@@ -18,22 +18,16 @@ from srcsnn.consolidation import sleep
 from srcsnn.distortions import Distortion
 from srcsnn.errors import SrcsnnError
 from srcsnn.robustness import Robustness, evaluate
-from srcsnn.seeding import key, stream
+from srcsnn.seeding import key
 from srcsnn.training import fit_head, fit_norms
 from srcsnn.tuning.candidates import Candidate, note
 from srcsnn.tuning.space import BATCH, FIT, FIT_NORMS, Range, parameters, suggest
+from srcsnn.tuning.splits import Split, split
 
-__all__ = ["Split", "Tryout", "fitted", "split", "tuned"]
-
-FIT_IMAGES = 10_000
-"""Different training images that a head is fitted to, at most, none of them for validation; for
-more it goes through them several times."""
+__all__ = ["Tryout", "fitted", "tuned"]
 
 NORM_IMAGES = 2_000
 """How many of these the statistics of BatchNorm are measured on, at most."""
-
-_CLEAN = 2
-"""Times as many more images on which clean accuracy is measured, where there are so many."""
 
 _BEYOND = 8
 """Times the dose at which classes are kept up to which doses are searched."""
@@ -105,34 +99,6 @@ def _digest(tensors: Mapping[str, object], words: str = "") -> str:
         data = tensor.detach().cpu().flatten().view(torch.uint8)  # NumPy has no bfloat16
         found.update(f"{name} {tensor.shape}".encode() + data.numpy().tobytes())
     return found.hexdigest()
-
-
-@dataclass(frozen=True)
-class Split:
-    """Training images, by index, for what a search does with them.
-
-    Attributes:
-        distorted: for accuracy under distortions.
-        clean: for clean accuracy: those, and others. It is cheap to measure, and a floor that many
-            candidates try to pass is passed by luck where it is measured on few.
-        fitting: for fitting heads and norms.
-        unseen: what is left.
-    """
-
-    distorted: Tensor
-    clean: Tensor
-    fitting: Tensor
-    unseen: Tensor
-
-
-def split(count: int, validation: int, seed: int) -> Split:
-    """Of so many training images, drawn by the seed."""
-    validation = min(validation, 2 * count // 3)
-    shuffled = torch.randperm(count, generator=stream(seed, "validation"))
-    first, others = shuffled[:validation], shuffled[validation:]
-    fitting, rest = others[:FIT_IMAGES], others[FIT_IMAGES:]
-    more = _CLEAN * validation
-    return Split(first, torch.cat([first, rest[:more]]), fitting, rest[more:])
 
 
 @dataclass(frozen=True)
